@@ -2,4 +2,8 @@
 
 #![deny(missing_docs)]
 
+pub mod netlink;
+pub mod rate;
+pub mod session;
+
 pub use netsetup::failure::{self, Failure};
