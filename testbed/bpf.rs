@@ -1,0 +1,310 @@
+//! BPF programs, maps and links: global to the kernel, without a namespace, and freed a moment
+//! after their last user is gone.
+
+use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter, ProgInfoQueryOptions};
+use libbpf_sys::{bpf_attach_type, bpf_prog_query_opts};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to free what nobody uses any more.
+const FREED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Programs, maps and links by id, with their names. The kernel counts ids upwards, so an id seen
+/// once is not another object's soon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    programs: BTreeMap<u32, String>,
+    maps: BTreeMap<u32, String>,
+    links: BTreeMap<u32, String>,
+}
+
+impl Objects {
+    /// Everything that is loaded on this machine.
+    fn loaded() -> Inventory {
+        let with_maps = ProgInfoQueryOptions::default().include_map_ids(true);
+        Inventory {
+            programs: ProgInfoIter::with_query_opts(with_maps)
+                .map(|info| (info.id, (text(&info.name), info.map_ids)))
+                .collect(),
+            maps: MapInfoIter::default()
+                .map(|info| (info.id, text(&info.name)))
+                .collect(),
+            links: LinkInfoIter::default()
+                .map(|info| (info.id, info.prog_id))
+                .collect(),
+        }
+    }
+
+    /// What bears a name that begins with `prefix`, and the links of such programs. The kernel
+    /// keeps 15 bytes of a name. Other tests' objects are among them.
+    pub fn named(prefix: &str) -> Objects {
+        let inventory = Objects::loaded();
+        let programs = inventory.programs.iter();
+        let maps = inventory
+            .maps
+            .iter()
+            .filter(|(_, name)| name.starts_with(prefix));
+        let mut objects = Objects {
+            maps: maps.map(|(id, name)| (*id, name.clone())).collect(),
+            ..Objects::default()
+        };
+        for (id, (name, _)) in programs.filter(|(_, (name, _))| name.starts_with(prefix)) {
+            objects.programs.insert(*id, name.clone());
+        }
+        objects.add_links(&inventory);
+        objects
+    }
+
+    /// What a process holds: by its descriptors, or as the program of such a link, or as a map of
+    /// such a program. What only a filter or a pin keeps is not seen.
+    pub fn of_process(pid: u32) -> Objects {
+        let mut ids = BTreeMap::<&str, Vec<u32>>::new();
+        // A process that has just ended has no descriptors.
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            for (key, value) in info.lines().filter_map(|line| line.split_once(':')) {
+                for kind in ["prog_id", "map_id", "link_id"] {
+                    if key == kind {
+                        ids.entry(kind)
+                            .or_default()
+                            .extend(value.trim().parse::<u32>());
+                    }
+                }
+            }
+        }
+        let mut objects = Objects::default();
+        if ids.is_empty() {
+            return objects;
+        }
+        let inventory = Objects::loaded();
+        let held = |kind| ids.get(kind).into_iter().flatten().copied();
+        for id in held("prog_id")
+            .chain(held("link_id").filter_map(|id| inventory.links.get(&id).copied()))
+        {
+            if let Some((name, maps)) = inventory.programs.get(&id) {
+                objects.programs.insert(id, name.clone());
+                objects.add_maps(&inventory, maps.iter().copied());
+            }
+        }
+        objects.add_maps(&inventory, held("map_id"));
+        objects.add_links(&inventory);
+        objects
+    }
+
+    fn add_maps(&mut self, inventory: &Inventory, ids: impl Iterator<Item = u32>) {
+        for id in ids {
+            if let Some(name) = inventory.maps.get(&id) {
+                self.maps.insert(id, name.clone());
+            }
+        }
+    }
+
+    fn add_links(&mut self, inventory: &Inventory) {
+        for (id, program) in &inventory.links {
+            if let Some(name) = self.programs.get(program) {
+                self.links.insert(*id, name.clone());
+            }
+        }
+    }
+
+    /// Adds what `other` has.
+    pub fn merge(&mut self, other: Objects) {
+        self.programs.extend(other.programs);
+        self.maps.extend(other.maps);
+        self.links.extend(other.links);
+    }
+
+    /// Whether nothing is in here.
+    pub fn is_empty(&self) -> bool {
+        self.programs.is_empty() && self.maps.is_empty() && self.links.is_empty()
+    }
+
+    /// Names of the programs.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        self.programs.values().map(String::as_str)
+    }
+
+    /// Names of the maps.
+    pub fn maps(&self) -> impl Iterator<Item = &str> {
+        self.maps.values().map(String::as_str)
+    }
+
+    /// Those that the kernel still has.
+    fn alive(&self) -> Objects {
+        let inventory = Objects::loaded();
+        let mut alive = self.clone();
+        alive
+            .programs
+            .retain(|id, _| inventory.programs.contains_key(id));
+        alive.maps.retain(|id, _| inventory.maps.contains_key(id));
+        alive.links.retain(|id, _| inventory.links.contains_key(id));
+        alive
+    }
+
+    /// Panics when the kernel still has one of them after two seconds.
+    pub fn assert_gone(&self) {
+        let deadline = Instant::now() + FREED_WITHIN;
+        loop {
+            if self.is_empty() {
+                return;
+            }
+            let alive = self.alive();
+            if alive.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "still in the kernel after {FREED_WITHIN:?}: {alive:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+struct Inventory {
+    /// Name, and ids of the maps it uses.
+    programs: BTreeMap<u32, (String, Vec<u32>)>,
+    maps: BTreeMap<u32, String>,
+    /// Id of the program.
+    links: BTreeMap<u32, u32>,
+}
+
+fn text(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+/// Ids of the TCX programs of an interface of the caller's network namespace, in the order in
+/// which they run; nothing where the kernel (before 6.6) has no TCX.
+pub(crate) fn tcx_programs(interface: u32, side: bpf_attach_type) -> Vec<u32> {
+    // More than anybody attaches; a full answer is refused below.
+    let mut ids = [0u32; 64];
+    let mut options = bpf_prog_query_opts {
+        sz: size_of::<bpf_prog_query_opts>() as u64,
+        prog_ids: ids.as_mut_ptr(),
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.count = ids.len() as u32;
+    // SAFETY: the options are initialised, `count` is the room behind `prog_ids`, and both outlive
+    // the call.
+    let result =
+        unsafe { libbpf_sys::bpf_prog_query_opts(interface as i32, side, &raw mut options) };
+    // SAFETY: both fields of the union are the same u32; it was set above.
+    let count = unsafe { options.__bindgen_anon_1.count } as usize;
+    match -result {
+        0 => ids.into_iter().take(count).collect(),
+        // An interface that has just gone, or has never had a TCX program.
+        nix::libc::ENODEV | nix::libc::ENOENT | nix::libc::EINVAL => Vec::new(),
+        error => panic!("TCX programs of interface {interface}: error {error}"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::sandbox;
+    use nix::net::if_::if_nametoindex;
+    use std::ffi::CString;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    /// A loaded program that lets everything pass.
+    pub(crate) struct Program(OwnedFd);
+
+    /// What libbpf answers, as a descriptor.
+    fn descriptor(answer: i32) -> OwnedFd {
+        assert!(answer >= 0, "libbpf: error {answer}");
+        // SAFETY: libbpf has just made it, for the caller to own.
+        unsafe { OwnedFd::from_raw_fd(answer) }
+    }
+
+    pub(crate) fn load(name: &str) -> Program {
+        let name = CString::new(name).unwrap();
+        let mov_r0_minus_1 = libbpf_sys::bpf_insn {
+            code: 0xb7,
+            imm: -1,
+            ..Default::default()
+        };
+        let exit = libbpf_sys::bpf_insn {
+            code: 0x95,
+            ..Default::default()
+        };
+        let program = [mov_r0_minus_1, exit];
+        // SAFETY: the strings end in NUL, the instructions are as many as is said, no options.
+        let answer = unsafe {
+            libbpf_sys::bpf_prog_load(
+                libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
+                name.as_ptr(),
+                c"Dual BSD/GPL".as_ptr(),
+                program.as_ptr(),
+                program.len() as u64,
+                std::ptr::null_mut(),
+            )
+        };
+        Program(descriptor(answer))
+    }
+
+    impl Program {
+        pub(crate) fn pin(&self, path: &str) {
+            let path = CString::new(path).unwrap();
+            // SAFETY: an open descriptor and a string that ends in NUL.
+            let answer = unsafe { libbpf_sys::bpf_obj_pin(self.0.as_raw_fd(), path.as_ptr()) };
+            assert_eq!(answer, 0);
+        }
+
+        /// By a TCX link, which lives as long as the returned descriptor.
+        pub(crate) fn attach(&self, interface: &str) -> OwnedFd {
+            let index = if_nametoindex(interface).unwrap() as i32;
+            let ingress = libbpf_sys::BPF_TCX_INGRESS;
+            // SAFETY: an open descriptor, no options.
+            let answer = unsafe {
+                libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index, ingress, std::ptr::null())
+            };
+            descriptor(answer)
+        }
+    }
+
+    #[test]
+    fn programs_are_seen_by_name_by_process_and_on_the_interface() {
+        sandbox::run(
+            "programs_are_seen_by_name_by_process_and_on_the_interface",
+            |_| {
+                let lo = if_nametoindex("lo").unwrap();
+                let link = load("tbseen").attach("lo");
+                let seen = Objects::named("tbsee");
+                assert_eq!(seen.programs().collect::<Vec<_>>(), ["tbseen"]);
+                assert_eq!(seen.links.len(), 1);
+                let ids: Vec<u32> = seen.programs.keys().copied().collect();
+                assert_eq!(tcx_programs(lo, libbpf_sys::BPF_TCX_INGRESS), ids);
+                assert!(tcx_programs(lo, libbpf_sys::BPF_TCX_EGRESS).is_empty());
+                let held = Objects::of_process(std::process::id());
+                assert!(
+                    seen.links
+                        .iter()
+                        .all(|link| held.links.contains_key(link.0))
+                );
+                assert!(
+                    seen.programs
+                        .iter()
+                        .all(|program| held.programs.contains_key(program.0))
+                );
+                drop(link);
+                seen.assert_gone();
+            },
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "still in the kernel")]
+    fn a_program_that_stays_is_a_failure() {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "still in the kernel: not tried without root"
+        );
+        let _program = load("tbstays");
+        Objects::named("tbstays").assert_gone();
+    }
+}

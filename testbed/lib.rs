@@ -1,0 +1,56 @@
+//! What the tests of this workspace stand on.
+//!
+//! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
+//! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
+//! [`process`] runs the binary under test, [`traffic`] measures between two [`namespace`]s, and
+//! [`bpf`] watches what the kernel frees late.
+//!
+//! Nothing here returns an error: a step that fails panics with its name, because that is what a
+//! test has to say about it.
+
+#![deny(missing_docs)]
+
+pub mod bpf;
+pub mod namespace;
+//pub mod packet;
+pub mod process;
+pub mod sandbox;
+pub mod snapshot;
+//pub mod traffic;
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// The value of a step that has to work; a panic naming the step where it did not.
+#[track_caller]
+pub fn step<T, E: Display>(what: impl Display, result: Result<T, E>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+/// Says that a test (or a part of one) does not run, and why. `packaging/run-tests` counts these
+/// lines, CI refuses those it does not know.
+pub fn skip(name: &str, reason: &str) {
+    say(&format!("SKIP {name}: {reason}"));
+}
+
+/// Whether the long form of a test is wanted (`make check-long`); where not, says what the short
+/// form leaves out.
+pub fn long(name: &str, leaves_out: &str) -> bool {
+    let long = std::env::var_os("NETBPF_LONG").is_some_and(|value| value == "1");
+    if !long {
+        say(&format!("SHORT {name}: {leaves_out} (make check-long)"));
+    }
+    long
+}
+
+/// A line on the real stderr: the test runner swallows what the print macros say in tests that
+/// pass.
+fn say(line: &str) {
+    // A lost line changes no result, and there is nobody else to tell.
+    let _ = std::io::stderr()
+        .lock()
+        .write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,213 @@
+//! Network namespaces to act in, and cables between them.
+
+use crate::step;
+use nix::sched::{CloneFlags, setns};
+use std::fmt;
+use std::fs::File;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A network namespace to act in, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `None` is where the caller is.
+    name: Option<String>,
+}
+
+impl Place {
+    /// The network namespace of the sandbox itself.
+    pub fn here() -> Place {
+        Place { name: None }
+    }
+
+    /// The namespace of that name in /run/netns.
+    pub fn named(name: impl Into<String>) -> Place {
+        Place {
+            name: Some(name.into()),
+        }
+    }
+
+    /// Every place of this sandbox: here, and what /run/netns has.
+    pub fn all() -> Vec<Place> {
+        let mut names: Vec<String> = match std::fs::read_dir("/run/netns") {
+            Ok(entries) => entries
+                .map(|entry| step("read /run/netns", entry))
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        names.sort();
+        std::iter::once(Place::here())
+            .chain(names.into_iter().map(Place::named))
+            .collect()
+    }
+
+    /// Runs `body` in this namespace, in a thread that ends with it.
+    pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.enter();
+                body()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread into this namespace, for good.
+    pub fn enter(&self) {
+        if let Some(fd) = self.open() {
+            step(format!("enter {self}"), setns(fd, CloneFlags::CLONE_NEWNET));
+        }
+    }
+
+    /// A command that will run in this namespace. /sys stays that of the machine.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Some(fd) = self.open() {
+            // SAFETY: setns is a system call on an open descriptor; it takes no lock and no memory.
+            unsafe {
+                command.pre_exec(move || Ok(setns(&fd, CloneFlags::CLONE_NEWNET)?));
+            }
+        }
+        command
+    }
+
+    /// Runs `ip` here with these words, and returns what it prints.
+    pub fn ip(&self, words: &str) -> String {
+        self.tool("ip", words)
+    }
+
+    /// Runs `tc` here with these words, and returns what it prints.
+    pub fn tc(&self, words: &str) -> String {
+        self.tool("tc", words)
+    }
+
+    fn tool(&self, program: &str, words: &str) -> String {
+        let what = format!("{program} {words} ({self})");
+        let output = step(
+            &what,
+            self.command(program)
+                .args(words.split_whitespace())
+                .output(),
+        );
+        assert!(
+            output.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        self.name
+            .as_ref()
+            .map(|name| PathBuf::from("/run/netns").join(name))
+    }
+
+    fn open(&self) -> Option<OwnedFd> {
+        self.path()
+            .map(|path| step(format!("open {}", path.display()), File::open(&path)).into())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_deref().unwrap_or("sandbox"))
+    }
+}
+
+/// A named namespace of the test's own; goes when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    place: Place,
+    name: String,
+}
+
+impl Namespace {
+    /// A new namespace, its loopback up, its IPv6 addresses usable at once.
+    pub fn new(name: &str) -> Namespace {
+        Place::here().ip(&format!("netns add {name}"));
+        let namespace = Namespace {
+            place: Place::named(name),
+            name: name.into(),
+        };
+        namespace.run(make_usable);
+        namespace
+    }
+}
+
+impl Deref for Namespace {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&Place::here(), &format!("netns delete {}", self.name));
+    }
+}
+
+/// Two interfaces joined by a cable; go when dropped.
+#[derive(Debug)]
+pub struct Veth {
+    at: Place,
+    interface: String,
+}
+
+impl Veth {
+    /// `veth((&here, "wan0"), (&router, "eth0"))`: both ends up.
+    pub fn new(one: (&Place, &str), other: (&Place, &str)) -> Veth {
+        let end = |(place, interface): (&Place, &str)| match &place.name {
+            Some(name) => format!("name {interface} netns {name}"),
+            None => format!("name {interface}"),
+        };
+        Place::here().ip(&format!(
+            "link add {} type veth peer {}",
+            end(one),
+            end(other)
+        ));
+        let veth = Veth {
+            at: one.0.clone(),
+            interface: one.1.into(),
+        };
+        for (place, interface) in [one, other] {
+            place.ip(&format!("link set {interface} up"));
+        }
+        veth
+    }
+}
+
+impl Drop for Veth {
+    fn drop(&mut self) {
+        remove(&self.at, &format!("link delete {}", self.interface));
+    }
+}
+
+/// Loopback up; no duplicate address detection, which keeps an address unusable for a second.
+pub(crate) fn make_usable() {
+    Place::here().ip("link set lo up");
+    for conf in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{conf}/accept_dad");
+        // A kernel without IPv6 has no such file, and nothing to detect.
+        if std::path::Path::new(&path).exists() {
+            step(&path, std::fs::write(&path, "0"));
+        }
+    }
+}
+
+/// Undoes with `ip`. What is gone already (the tool under test may have taken it along) is no
+/// failure; the comparison at the end of the sandbox finds what stays.
+fn remove(at: &Place, words: &str) {
+    if at.path().is_some_and(|path| !path.exists()) {
+        return;
+    }
+    let _ = at.command("ip").args(words.split_whitespace()).output();
+}
