@@ -1,0 +1,159 @@
+//! Measurement servers inside namespaces.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{AccessFlags, Pid, access};
+
+use crate::child;
+
+/// How long a server may take until it listens; they take milliseconds.
+const LISTENS: Duration = Duration::from_secs(5);
+
+/// Which server runs, and so which client fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `netserver`, measured by `netperf`.
+    Netperf,
+    /// `iperf3 -s`, measured by `iperf3 -c`.
+    Iperf3,
+}
+
+impl Kind {
+    /// The first of them that is installed.
+    pub fn find() -> Option<Kind> {
+        let path = env::var_os("PATH")?;
+        [Kind::Netperf, Kind::Iperf3].into_iter().find(|kind| {
+            env::split_paths(&path).any(|folder| is_program(&folder.join(kind.argv()[0])))
+        })
+    }
+
+    fn argv(self) -> [&'static str; 2] {
+        match self {
+            Kind::Netperf => ["netserver", "-D"],
+            Kind::Iperf3 => ["iperf3", "-s"],
+        }
+    }
+
+    /// The TCP port that it listens on.
+    pub fn port(self) -> u16 {
+        match self {
+            Kind::Netperf => 12865,
+            Kind::Iperf3 => 5201,
+        }
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+/// A server that runs as long as this value, and no longer than the thread that started it.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    namespace: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server in a namespace, in a process group of its own: Ctrl-C is for us alone.
+    pub(crate) fn start(kind: Kind, namespace: &str, file: &File) -> Result<Server> {
+        let [program, argument] = kind.argv();
+        let mut command = Command::new(program);
+        command.arg(argument).stdin(Stdio::null());
+        if kind == Kind::Iperf3 {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        child::tie_to_this_thread(&mut command);
+        child::put_into(&mut command, file)?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {program} in {namespace}"))?;
+        Ok(Server {
+            kind,
+            namespace: namespace.into(),
+            child,
+        })
+    }
+
+    /// Waits until the server accepts connections.
+    pub(crate) fn wait_until_listening(&mut self) -> Result<()> {
+        let [program, argument] = self.kind.argv();
+        let what = format!("{program} {argument} in namespace {}", self.namespace);
+        let deadline = Instant::now() + LISTENS;
+        loop {
+            if let Some(status) = self.child.try_wait().context("wait for a server")? {
+                bail!("{what} ended at once ({status})");
+            }
+            if listens(self.child.id(), self.kind.port())
+                .map_err(|error| anyhow!(error).context(format!("look at the sockets of {what}")))?
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{what} does not listen on port {}", self.kind.port());
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The group: netserver has a child for each connection. It cannot have become another
+        // group of that number, because its leader has not been reaped.
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether something listens on `port` in the network namespace of process `pid`.
+fn listens(pid: u32, port: u16) -> io::Result<bool> {
+    for table in ["tcp", "tcp6"] {
+        match fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
+            Ok(text) if has_listener(&text, port) => return Ok(true),
+            Ok(_) => {}
+            // A kernel without IPv6, or a server that has just ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Lines of /proc/net/tcp: `sl local_address rem_address st ...`, addresses as `HEX:PORT`, state
+/// 0A being LISTEN.
+fn has_listener(table: &str, port: u16) -> bool {
+    let port = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let local = fields.next();
+        local.is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_told_from_a_connection() {
+        let listening = "  sl  local_address rem_address   st tx_queue\n\
+                         \u{20}  0: 00000000:1451 00000000:0000 0A 00000000:00000000\n";
+        let connected = "  sl  local_address rem_address   st tx_queue\n\
+                         \u{20}  0: 0100007F:1451 0100007F:8000 01 00000000:00000000\n";
+        assert!(has_listener(listening, 5201));
+        assert!(!has_listener(listening, 12865));
+        assert!(!has_listener(connected, 5201));
+    }
+}
