@@ -12,7 +12,7 @@
 
 pub mod bpf;
 pub mod namespace;
-//pub mod packet;
+pub mod packet;
 pub mod process;
 pub mod sandbox;
 pub mod snapshot;
