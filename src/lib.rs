@@ -3,6 +3,8 @@
 #![deny(missing_docs)]
 
 pub mod netlink;
+pub mod preflight;
+pub mod privilege;
 pub mod rate;
 pub mod session;
 

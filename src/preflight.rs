@@ -1,0 +1,10 @@
+//! What is looked at before anything is attached: the kernel, the interfaces, and who would
+//! notice.
+
+mod interfaces;
+mod kernel;
+mod tcp;
+
+pub use interfaces::{Expanded, LeftOut, LinkLayer, expand_interfaces, find_interface, link_layer};
+pub use kernel::kernel_floor;
+pub use tcp::{TcpSession, sessions_over, warning};

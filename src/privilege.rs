@@ -1,0 +1,417 @@
+//! Capabilities: what is missing, and giving up what is no longer needed.
+//!
+//! The kernel keeps them per thread. [`Scope::Process`] therefore refuses when other threads
+//! exist: drop before the first is started, it inherits what is left.
+
+use std::fmt;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl::set_no_new_privs;
+
+use crate::failure::Failure;
+
+/// A capability that some tool here needs; the number is that of linux/capability.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cap {
+    /// Signal processes of other users.
+    Kill = 5,
+    /// Take capabilities out of the bounding set.
+    SetPcap = 8,
+    /// Change links, addresses, qdiscs; attach BPF programs to them.
+    NetAdmin = 12,
+    /// Open packet sockets.
+    NetRaw = 13,
+    /// Make namespaces and mounts.
+    SysAdmin = 21,
+    /// Let BPF programs use pointers as the verifier allows them with it.
+    Perfmon = 38,
+    /// Make BPF maps and load BPF programs.
+    Bpf = 39,
+}
+
+impl Cap {
+    /// Its name in capabilities(7).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cap::Kill => "CAP_KILL",
+            Cap::SetPcap => "CAP_SETPCAP",
+            Cap::NetAdmin => "CAP_NET_ADMIN",
+            Cap::NetRaw => "CAP_NET_RAW",
+            Cap::SysAdmin => "CAP_SYS_ADMIN",
+            Cap::Perfmon => "CAP_PERFMON",
+            Cap::Bpf => "CAP_BPF",
+        }
+    }
+
+    const fn bit(self) -> u64 {
+        1 << self as u64
+    }
+
+    /// The kernel takes CAP_SYS_ADMIN for these as well, as it did before they existed (5.8).
+    const fn satisfied_by(self, held: u64) -> bool {
+        let or_admin = match self {
+            Cap::Bpf | Cap::Perfmon => Cap::SysAdmin.bit(),
+            _ => 0,
+        };
+        held & (self.bit() | or_admin) != 0
+    }
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Whose capabilities are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole process; an error if it has other threads, which would keep theirs.
+    Process,
+    /// The calling thread, and those that it starts later.
+    Thread,
+}
+
+/// [`Failure::Privilege`] naming what is missing, unless this thread has all of `caps` in effect.
+pub fn require(caps: &[Cap]) -> Result<()> {
+    match refusal(caps, Sets::read()?.effective) {
+        Some(refusal) => Err(Failure::Privilege(refusal).into()),
+        None => Ok(()),
+    }
+}
+
+fn refusal(caps: &[Cap], held: u64) -> Option<String> {
+    let missing: Vec<_> = caps
+        .iter()
+        .filter(|cap| !cap.satisfied_by(held))
+        .map(|cap| cap.name())
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let all: Vec<_> = caps.iter().map(|cap| cap.name().to_lowercase()).collect();
+    let program =
+        std::env::current_exe().map_or("PROGRAM".into(), |path| path.display().to_string());
+    Some(format!(
+        "{} missing: run this with sudo, or grant what it needs: setcap {}+ep {program}",
+        missing.join(", "),
+        all.join(","),
+    ))
+}
+
+/// Gives up every capability for good: effective, permitted, inheritable and ambient sets, the
+/// bounding set where CAP_SETPCAP allows it, and what set-user-id programs would give
+/// (no_new_privs).
+pub fn drop_all(scope: Scope) -> Result<()> {
+    keep_only(&[], scope)
+}
+
+/// As [`drop_all`], but keeps those of `caps` that this thread has. A program that root runs
+/// afterwards keeps them too.
+pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
+    if scope == Scope::Process {
+        let threads = threads()?;
+        if threads != 1 {
+            bail!("capabilities are per thread, and {threads} threads run already");
+        }
+    }
+    let keep = caps.iter().fold(0, |mask, cap| mask | cap.bit());
+    // Bounds first: that takes CAP_SETPCAP, which goes with the rest.
+    narrow_bounds(keep)?;
+    clear_ambient()?;
+    let before = Sets::read()?;
+    let wanted = Sets {
+        effective: before.effective & keep,
+        permitted: before.permitted & keep,
+        inheritable: 0,
+    };
+    wanted.write()?;
+    set_no_new_privs().context("set no_new_privs")?;
+    if Sets::read()? != wanted {
+        bail!("the kernel did not take the capabilities away");
+    }
+    Ok(())
+}
+
+/// Gives up what is not needed once programs are attached by links and their maps are open:
+/// everything, but CAP_BPF where the kernel still asks for it at each access to a map.
+pub fn drop_after_attach(scope: Scope) -> Result<()> {
+    if map_access_is_free() {
+        drop_all(scope)
+    } else {
+        keep_only(&[Cap::Bpf], scope)
+    }
+}
+
+/// Since 5.19 an open descriptor suffices to read and update a map.
+fn map_access_is_free() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // Unknown means old: keeping one capability too many breaks nothing.
+    version(&release).is_some_and(|version| version >= (5, 19))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// How many threads this process has.
+fn threads() -> Result<usize> {
+    let path = "/proc/self/task";
+    let tasks = fs::read_dir(path).with_context(|| format!("read {path}"))?;
+    Ok(tasks.count())
+}
+
+/// The capability sets of the calling thread, a bit per capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sets {
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: 64 capabilities, in two halves.
+const VERSION: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct Header {
+    version: u32,
+    /// 0 is the calling thread.
+    pid: libc::c_int,
+}
+
+/// `struct __user_cap_data_struct`, one half of each set.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const SELF: Header = Header {
+    version: VERSION,
+    pid: 0,
+};
+
+impl Sets {
+    fn read() -> Result<Self> {
+        let mut header = SELF;
+        let mut halves = [Half::default(); 2];
+        // SAFETY: both pointers are to live values laid out as linux/capability.h says, and
+        // version 3 makes the kernel write two halves.
+        let result =
+            unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
+        Errno::result(result).context("read capabilities")?;
+        let join = |half: fn(&Half) -> u32| {
+            u64::from(half(&halves[0])) | u64::from(half(&halves[1])) << 32
+        };
+        Ok(Sets {
+            effective: join(|half| half.effective),
+            permitted: join(|half| half.permitted),
+            inheritable: join(|half| half.inheritable),
+        })
+    }
+
+    fn write(self) -> Result<()> {
+        let mut header = SELF;
+        let halves = [0, 32].map(|shift| Half {
+            effective: (self.effective >> shift) as u32,
+            permitted: (self.permitted >> shift) as u32,
+            inheritable: (self.inheritable >> shift) as u32,
+        });
+        // SAFETY: both pointers are to live values laid out as linux/capability.h says; version 3
+        // makes the kernel read two halves.
+        let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
+        Errno::result(result).context("drop capabilities")?;
+        Ok(())
+    }
+}
+
+/// Takes all but `keep` out of the bounding set. Without CAP_SETPCAP it stays as it is, and
+/// no_new_privs alone keeps later programs from gaining anything.
+fn narrow_bounds(keep: u64) -> Result<()> {
+    for cap in (0..64u64).filter(|cap| keep & (1 << cap) == 0) {
+        match prctl(libc::PR_CAPBSET_READ, cap, 0) {
+            Ok(1) => {}
+            Ok(_) => continue,
+            // Beyond the last capability of this kernel.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(errno).context("read the capability bounding set"),
+        }
+        match prctl(libc::PR_CAPBSET_DROP, cap, 0) {
+            Ok(_) => {}
+            Err(Errno::EPERM) => break,
+            Err(errno) => return Err(errno).context("narrow the capability bounding set"),
+        }
+    }
+    Ok(())
+}
+
+fn clear_ambient() -> Result<()> {
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as u64,
+        0,
+    )
+    .context("clear the ambient capabilities")?;
+    Ok(())
+}
+
+fn prctl(option: libc::c_int, second: u64, third: u64) -> Result<libc::c_int, Errno> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: the options used here take plain numbers, no pointers.
+    let result = unsafe {
+        libc::prctl(
+            option,
+            second as libc::c_ulong,
+            third as libc::c_ulong,
+            zero,
+            zero,
+        )
+    };
+    Errno::result(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+
+    /// The capability lines of this thread: CapInh, CapPrm, CapEff, CapBnd, CapAmb.
+    fn status() -> Vec<(String, u64)> {
+        fs::read_to_string("/proc/thread-self/status")
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("Cap")?.split_once(":\t"))
+            .map(|(name, mask)| (name.into(), u64::from_str_radix(mask, 16).unwrap()))
+            .collect()
+    }
+
+    fn in_thread(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(test).join().unwrap();
+    }
+
+    fn has(cap: Cap) -> bool {
+        Sets::read().unwrap().effective & cap.bit() != 0
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_way_out() {
+        let needs = [Cap::Bpf, Cap::NetAdmin];
+        let text = refusal(&needs, 0).unwrap();
+        assert!(text.starts_with("CAP_BPF, CAP_NET_ADMIN missing"), "{text}");
+        assert!(text.contains("setcap cap_bpf,cap_net_admin+ep /"), "{text}");
+        let text = refusal(&needs, Cap::Bpf.bit()).unwrap();
+        assert!(text.starts_with("CAP_NET_ADMIN missing"), "{text}");
+        assert_eq!(refusal(&needs, Cap::Bpf.bit() | Cap::NetAdmin.bit()), None);
+    }
+
+    #[test]
+    fn sys_admin_stands_for_bpf_and_perfmon_only() {
+        let admin = Cap::SysAdmin.bit();
+        assert_eq!(refusal(&[Cap::Bpf, Cap::Perfmon], admin), None);
+        assert!(refusal(&[Cap::NetAdmin], admin).is_some());
+        assert!(refusal(&[Cap::SysAdmin], Cap::Bpf.bit()).is_some());
+    }
+
+    #[test]
+    fn the_sets_are_those_of_proc() {
+        let sets = Sets::read().unwrap();
+        let status = status();
+        let line = |name: &str| status.iter().find(|(found, _)| found == name).unwrap().1;
+        assert_eq!(sets.inheritable, line("Inh"));
+        assert_eq!(sets.permitted, line("Prm"));
+        assert_eq!(sets.effective, line("Eff"));
+    }
+
+    #[test]
+    fn after_drop_all_nothing_is_left_and_nothing_comes_back() {
+        in_thread(|| {
+            let bounded = has(Cap::SetPcap);
+            drop_all(Scope::Thread).unwrap();
+            for (name, mask) in status() {
+                if name != "Bnd" || bounded {
+                    assert_eq!(mask, 0, "Cap{name}");
+                }
+            }
+            let text = fs::read_to_string("/proc/thread-self/status").unwrap();
+            assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+            let error = require(&[Cap::NetAdmin]).unwrap_err();
+            assert!(
+                error
+                    .downcast_ref::<Failure>()
+                    .is_some_and(|failure| failure.code() == 3)
+            );
+            // Not even by running a program as root.
+            let child = Command::new("cat")
+                .arg("/proc/self/status")
+                .output()
+                .unwrap();
+            let child = String::from_utf8(child.stdout).unwrap();
+            assert!(child.contains("CapEff:\t0000000000000000"), "{child}");
+            assert!(child.contains("CapPrm:\t0000000000000000"), "{child}");
+            // A second time is no error.
+            drop_all(Scope::Thread).unwrap();
+        });
+    }
+
+    #[test]
+    fn keep_only_keeps_what_it_names_also_across_exec() {
+        if !has(Cap::NetAdmin) {
+            eprintln!("SKIP keep_only_keeps_what_it_names: needs CAP_NET_ADMIN");
+            return;
+        }
+        in_thread(|| {
+            keep_only(&[Cap::NetAdmin], Scope::Thread).unwrap();
+            let sets = Sets::read().unwrap();
+            let only = Cap::NetAdmin.bit();
+            assert_eq!((sets.effective, sets.permitted), (only, only));
+            assert_eq!(sets.inheritable, 0);
+            require(&[Cap::NetAdmin]).unwrap();
+            require(&[Cap::Bpf]).unwrap_err();
+            if fs::metadata("/proc/self").unwrap().uid() == 0 {
+                let child = Command::new("cat")
+                    .arg("/proc/self/status")
+                    .output()
+                    .unwrap();
+                let child = String::from_utf8(child.stdout).unwrap();
+                assert!(child.contains(&format!("CapEff:\t{only:016x}")), "{child}");
+            }
+            drop_all(Scope::Thread).unwrap();
+            require(&[Cap::NetAdmin]).unwrap_err();
+        });
+    }
+
+    #[test]
+    fn other_threads_keep_theirs() {
+        let before = Sets::read().unwrap();
+        in_thread(|| drop_all(Scope::Thread).unwrap());
+        assert_eq!(Sets::read().unwrap(), before);
+    }
+
+    #[test]
+    fn a_process_with_threads_is_refused_untouched() {
+        // The thread of this test and that which it starts are two at least.
+        in_thread(|| {
+            let before = status();
+            let error = drop_all(Scope::Process).unwrap_err().to_string();
+            assert!(error.contains("threads run already"), "{error}");
+            assert_eq!(status(), before);
+        });
+    }
+
+    #[test]
+    fn the_version_is_read_from_any_release() {
+        assert_eq!(version("6.1.0-28-amd64\n"), Some((6, 1)));
+        assert_eq!(version("5.15.0"), Some((5, 15)));
+        assert_eq!(version("7.2-rc1+"), Some((7, 2)));
+        assert_eq!(version(""), None);
+        assert_eq!(version("linux"), None);
+    }
+}
