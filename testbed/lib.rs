@@ -16,7 +16,7 @@ pub mod packet;
 pub mod process;
 pub mod sandbox;
 pub mod snapshot;
-//pub mod traffic;
+pub mod traffic;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -399,6 +399,7 @@ impl Drop for Process<'_> {
 mod tests {
     use super::*;
     use crate::sandbox;
+    use crate::sandbox::tests::run_and_fail;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -470,37 +471,34 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "did not end within")]
     fn what_does_not_end_is_a_failure() {
-        within_a_sandbox_or("did not end within", |sandbox| {
-            sandbox
-                .start(shell("sleep 60"))
-                .finish(Duration::from_millis(50));
-        });
+        run_and_fail(
+            "what_does_not_end_is_a_failure",
+            "did not end within",
+            |sandbox| {
+                sandbox
+                    .start(shell("sleep 60"))
+                    .finish(Duration::from_millis(50));
+            },
+        );
     }
 
     #[test]
-    #[should_panic(expected = "did not say \"ready\"")]
     fn what_is_not_said_is_a_failure() {
-        within_a_sandbox_or("did not say \"ready\"", |sandbox| {
-            sandbox.start(shell("echo red")).wait_for("ready", SOON);
-        });
+        run_and_fail(
+            "what_is_not_said_is_a_failure",
+            "did not say \"ready\"",
+            |sandbox| {
+                sandbox.start(shell("echo red")).wait_for("ready", SOON);
+            },
+        );
     }
 
     #[test]
-    #[should_panic(expected = "its output is still held")]
     fn a_child_that_holds_the_output_is_a_failure() {
-        within_a_sandbox_or("its output is still held", |sandbox| {
+        let name = "a_child_that_holds_the_output_is_a_failure";
+        run_and_fail(name, "its output is still held", |sandbox| {
             sandbox.start(shell("sleep 60 & exit 0")).finish(SOON);
         });
-    }
-
-    /// A sandbox is skipped without root, which a test that should panic cannot be.
-    fn within_a_sandbox_or(otherwise: &str, test: impl FnOnce(&Sandbox) + Send) {
-        sandbox::run("what_should_panic", test);
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "{otherwise}: not tried without root"
-        );
     }
 }

@@ -30,8 +30,7 @@ pub struct Sandbox {
 /// starts and everything they make. Tests may run beside each other. /sys and /proc are the
 /// machine's: /sys/class/net shows the machine's interfaces, /proc/net is the main thread's.
 pub fn run(name: &str, test: impl FnOnce(&Sandbox) + Send) {
-    if !geteuid().is_root() {
-        skip(name, "needs root");
+    if skipped_without_root(name) {
         return;
     }
     std::thread::scope(|scope| {
@@ -41,6 +40,14 @@ pub fn run(name: &str, test: impl FnOnce(&Sandbox) + Send) {
             .join()
             .unwrap_or_else(|panic| resume_unwind(panic));
     });
+}
+
+fn skipped_without_root(name: &str) -> bool {
+    let skipped = !geteuid().is_root();
+    if skipped {
+        skip(name, "needs root");
+    }
+    skipped
 }
 
 fn inside(test: impl FnOnce(&Sandbox)) {
@@ -169,59 +176,54 @@ fn none() -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::bpf;
     use crate::namespace::{Namespace, Place, Veth};
-    use std::panic::Location;
 
-    /// What the sandbox says about a test that leaves something; `None` when it is content.
-    fn complaint(test: impl FnOnce(&Sandbox) + Send) -> Option<String> {
-        let outcome = std::thread::scope(|scope| scope.spawn(|| inside(test)).join());
-        let panic = outcome.err()?;
-        let text = panic.downcast_ref::<String>().cloned();
-        Some(
-            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap(),
-        )
+    /// A root test that has to fail, in a sandbox or by what it leaves there.
+    #[track_caller]
+    pub(crate) fn run_and_fail(name: &str, complaint: &str, test: impl FnOnce(&Sandbox) + Send) {
+        if !skipped_without_root(name) {
+            fails(complaint, test);
+        }
     }
 
     #[track_caller]
-    fn found(expected: &str, test: impl FnOnce(&Sandbox) + Send) {
-        if !geteuid().is_root() {
-            skip("sandbox_finds_what_is_left", "needs root");
-            return;
-        }
-        let complaint = complaint(test).unwrap_or_default();
-        let caller = Location::caller();
-        assert!(
-            complaint.contains(expected),
-            "{caller}: {expected:?} is not in: {complaint:?}"
-        );
+    fn fails(complaint: &str, test: impl FnOnce(&Sandbox) + Send) {
+        let outcome = std::thread::scope(|scope| scope.spawn(|| inside(test)).join());
+        let panic = outcome
+            .err()
+            .unwrap_or_else(|| panic!("no complaint: {complaint:?}"));
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.contains(complaint), "{complaint:?} is not in: {text}");
     }
 
     #[test]
     fn what_a_test_leaves_is_found() {
+        if skipped_without_root("what_a_test_leaves_is_found") {
+            return;
+        }
         let here = Place::here();
-        found("+ [sandbox] link ", |_| {
+        fails("+ [sandbox] link ", |_| {
             drop(here.ip("link add br7 type bridge"))
         });
-        found("+ [sandbox] address 1: lo inet 192.0.2.1/32", |_| {
+        fails("+ [sandbox] address 1: lo inet 192.0.2.1/32", |_| {
             here.ip("address add 192.0.2.1/32 dev lo");
         });
-        found("+ [sandbox] ipv4 route blackhole 192.0.2.0/24", |_| {
+        fails("+ [sandbox] ipv4 route blackhole 192.0.2.0/24", |_| {
             here.ip("route add blackhole 192.0.2.0/24");
         });
-        found("+ [sandbox] ipv4 rule 7:", |_| {
+        fails("+ [sandbox] ipv4 rule 7:", |_| {
             drop(here.ip("rule add to 192.0.2.9 lookup main pref 7"))
         });
-        found("+ [sandbox] qdisc clsact", |_| {
+        fails("+ [sandbox] qdisc clsact", |_| {
             drop(here.tc("qdisc add dev lo clsact"))
         });
-        found("+ file /run/netns/stray", |_| {
+        fails("+ file /run/netns/stray", |_| {
             drop(here.ip("netns add stray"))
         });
-        found("+ mount / /mnt ", |_| {
+        fails("+ mount / /mnt ", |_| {
             mount(
                 Some("tmpfs"),
                 "/mnt",
@@ -231,14 +233,14 @@ mod tests {
             )
             .unwrap();
         });
-        found("+ file /run/netbpf/x.json", |_| {
+        fails("+ file /run/netbpf/x.json", |_| {
             std::fs::create_dir("/run/netbpf").unwrap();
             std::fs::write("/run/netbpf/x.json", "{}").unwrap();
         });
-        found("+ [sandbox] sysctl /proc/sys/net/ipv4/ip_forward 1", |_| {
+        fails("+ [sandbox] sysctl /proc/sys/net/ipv4/ip_forward 1", |_| {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         });
-        found("+ process sleep 60", |_| {
+        fails("+ process sleep 60", |_| {
             // Dropping a Child neither kills nor waits.
             let mut command = Command::new("sleep");
             drop(command.arg("60").spawn().unwrap());
@@ -247,9 +249,12 @@ mod tests {
 
     #[test]
     fn bpf_that_a_test_leaves_is_found() {
+        if skipped_without_root("bpf_that_a_test_leaves_is_found") {
+            return;
+        }
         let pin = |_: &Sandbox| bpf::tests::load("left_pinned").pin("/sys/fs/bpf/left");
-        found("+ file /sys/fs/bpf/left", pin);
-        found(
+        fails("+ file /sys/fs/bpf/left", pin);
+        fails(
             "+ [sandbox] filter lo ingress filter protocol all pref 49152 bpf",
             |_| {
                 bpf::tests::load("left_filter").pin("/sys/fs/bpf/left");
@@ -260,7 +265,7 @@ mod tests {
         );
         // Held open across the second snapshot, as by a process that does not end.
         let mut held = None;
-        found("+ [sandbox] tcx lo ingress: program ", |_| {
+        fails("+ [sandbox] tcx lo ingress: program ", |_| {
             held = Some(bpf::tests::load("left_attached").attach("lo"));
         });
         drop(held);

@@ -1,0 +1,811 @@
+//! Traffic between two namespaces, sent, received and counted here, always bounded in time.
+//!
+//! TCP is measured as payload (goodput), UDP and captures as Ethernet frames without FCS and VLAN
+//! tag, a GSO packet counted as the frames it stands for. A socket belongs to the namespace in
+//! which it was opened, so only opening one needs to be there. Flows run beside each other in
+//! `std::thread::scope`.
+
+use crate::namespace::Place;
+use crate::step;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
+};
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+/// How often loops look whether they shall end.
+const TICK: Duration = Duration::from_millis(20);
+/// What the kernel may queue for a receiver that is not scheduled for a while.
+const RECEIVE_BUFFER: usize = 32 << 20;
+/// Frames that a capture keeps, to be looked at.
+const KEPT: usize = 256;
+
+const ETHERNET: usize = 14;
+const UDP: usize = 8;
+
+/// When to count.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Traffic flows, but is not counted: the burst is used up, TCP finds its rate.
+    pub settle: Duration,
+    /// Then this long counts.
+    pub measure: Duration,
+}
+
+impl Window {
+    /// Leaves out `settle` seconds, counts `measure` seconds.
+    pub fn seconds(settle: u64, measure: u64) -> Window {
+        Window {
+            settle: Duration::from_secs(settle),
+            measure: Duration::from_secs(measure),
+        }
+    }
+
+    fn whole(&self) -> Duration {
+        self.settle + self.measure
+    }
+}
+
+/// What was counted in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Frames on the wire; 0 for TCP goodput, where nobody counts them.
+    pub packets: u64,
+    /// As this module's description says.
+    pub bytes: u64,
+}
+
+impl Count {
+    fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets += packets;
+        self.bytes += bytes;
+    }
+
+    /// The rate when this came `within` that time.
+    pub fn kbit_per_second(&self, within: Duration) -> f64 {
+        self.bytes as f64 * 8.0 / 1000.0 / within.as_secs_f64()
+    }
+}
+
+/// One TCP connection (cubic, where the kernel has it) from one place to an address of another,
+/// sending as fast as it may. Returns the goodput at the receiver in kbit/s.
+pub fn tcp(from: &Place, to: &Place, address: IpAddr, window: Window) -> f64 {
+    let (sender, receiver) = connection(from, to, address);
+    let count = std::thread::scope(|scope| {
+        let end = Instant::now() + window.whole();
+        scope.spawn(move || write_until(sender, end));
+        let begin = end - window.measure;
+        read_between(receiver, begin, end)
+    });
+    count.kbit_per_second(window.measure)
+}
+
+/// Sends that many bytes through one TCP connection and waits until they have arrived.
+pub fn tcp_transfer(from: &Place, to: &Place, address: IpAddr, bytes: usize, within: Duration) {
+    let (mut sender, mut receiver) = connection(from, to, address);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            step("bound the sending", sender.set_write_timeout(Some(within)));
+            step("send", sender.write_all(&vec![0; bytes]));
+        });
+        let deadline = Instant::now() + within;
+        step(
+            "bound the receiving",
+            receiver.set_read_timeout(Some(within)),
+        );
+        let mut buffer = vec![0; 1 << 16];
+        let mut received = 0;
+        while received < bytes {
+            let read = step("receive", receiver.read(&mut buffer));
+            received += read;
+            let in_time = read > 0 && Instant::now() < deadline;
+            assert!(
+                in_time,
+                "{received} of {bytes} bytes came within {within:?}"
+            );
+        }
+    });
+}
+
+fn connection(from: &Place, to: &Place, address: IpAddr) -> (TcpStream, TcpStream) {
+    let what = format!("TCP from {from} to {address} ({to})");
+    let listener = to.run(|| step(format!("{what}: listen"), TcpListener::bind((address, 0))));
+    let bound = step(format!("{what}: own address"), listener.local_addr());
+    let connect = || TcpStream::connect_timeout(&bound, CONNECTS_WITHIN);
+    let sender = from.run(|| step(format!("{what}: connect"), connect()));
+    // Without cubic the kernel's own choice is as good.
+    let _ = setsockopt(&sender, sockopt::TcpCongestion, &OsString::from("cubic"));
+    wait_readable(&listener, CONNECTS_WITHIN, &what);
+    let (receiver, _) = step(format!("{what}: accept"), listener.accept());
+    (sender, receiver)
+}
+
+fn wait_readable(fd: &impl AsFd, within: Duration, what: &str) {
+    let ready = readable(fd, within);
+    assert!(ready, "{what}: nothing came within {within:?}");
+}
+
+fn readable(fd: &impl AsFd, within: Duration) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    let timeout = step("a time to wait", PollTimeout::try_from(within));
+    step("wait", poll(&mut fds, timeout)) > 0
+}
+
+fn write_until(mut sender: TcpStream, end: Instant) {
+    let chunk = [0; 1 << 16];
+    step("bound the sending", sender.set_write_timeout(Some(TICK)));
+    while Instant::now() < end {
+        match sender.write(&chunk) {
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => panic!("send: {error}"),
+        }
+    }
+    // What is still queued (at a policed rate, seconds) is thrown away: RST instead of FIN.
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    step(
+        "end the connection",
+        setsockopt(&sender, sockopt::Linger, &at_once),
+    );
+}
+
+fn read_between(mut receiver: TcpStream, begin: Instant, end: Instant) -> Count {
+    let mut chunk = vec![0; 1 << 18];
+    let mut count = Count::default();
+    step("bound the receiving", receiver.set_read_timeout(Some(TICK)));
+    loop {
+        let read = match receiver.read(&mut chunk) {
+            Ok(0) => panic!("the connection ended before its time"),
+            Ok(read) => read,
+            Err(error) if is_timeout(&error) => 0,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && Instant::now() >= end => 0,
+            Err(error) => panic!("receive: {error}"),
+        };
+        let now = Instant::now();
+        if now >= end {
+            return count;
+        }
+        if now >= begin {
+            count.add(0, read as u64);
+        }
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+/// UDP at a steady pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Flood {
+    /// Of each datagram; 1,472 fill an Ethernet frame over IPv4, 1,452 over IPv6.
+    pub payload: usize,
+    /// In Ethernet frames, as everything here.
+    pub kbit_per_second: u32,
+}
+
+/// What became of a flood, in Ethernet frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// What the sender gave to its kernel within the window.
+    pub sent: Count,
+    /// What reached the receiver within the window.
+    pub received: Count,
+}
+
+/// One UDP flow from one place to an address of another.
+pub fn udp(from: &Place, to: &Place, address: IpAddr, flood: Flood, window: Window) -> Delivery {
+    let what = format!("UDP from {from} to {address} ({to})");
+    let receiver = to.run(|| step(format!("{what}: bind"), UdpSocket::bind((address, 0))));
+    let bound = step(format!("{what}: own address"), receiver.local_addr());
+    let any: SocketAddr = match address {
+        IpAddr::V4(_) => ([0; 4], 0).into(),
+        IpAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let sender = from.run(|| step(format!("{what}: open"), UdpSocket::bind(any)));
+    step(format!("{what}: connect"), sender.connect(bound));
+    let room = setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    step(format!("{what}: make room"), room);
+    let ip = if address.is_ipv4() { 20 } else { 40 };
+    let frame = (ETHERNET + ip + UDP + flood.payload) as u64;
+    std::thread::scope(|scope| {
+        let end = Instant::now() + window.whole();
+        let begin = end - window.measure;
+        let sending = scope.spawn(move || send_datagrams(&sender, flood, frame, begin, end));
+        let received = receive_datagrams(&receiver, flood.payload, frame, begin, end);
+        let sent = sending
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Delivery { sent, received }
+    })
+}
+
+fn send_datagrams(
+    sender: &UdpSocket,
+    flood: Flood,
+    frame: u64,
+    begin: Instant,
+    end: Instant,
+) -> Count {
+    let payload = vec![0; flood.payload];
+    let mut count = Count::default();
+    let start = Instant::now();
+    for number in 0u64.. {
+        // By absolute time: what one pause lasts too long the next ones make up for. Bits over
+        // kbit/s are milliseconds.
+        let due = number as f64 * frame as f64 * 8.0 / f64::from(flood.kbit_per_second) / 1000.0;
+        let due = start + Duration::from_secs_f64(due);
+        sleep(due.saturating_duration_since(Instant::now()));
+        if Instant::now() >= end {
+            break;
+        }
+        match sender.send(&payload) {
+            // Nobody listens any more, or a queue is full: lost, as a policer would have it.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+            result => step("send a datagram", result),
+        };
+        if Instant::now() >= begin {
+            count.add(1, frame);
+        }
+    }
+    count
+}
+
+fn receive_datagrams(
+    receiver: &UdpSocket,
+    payload: usize,
+    frame: u64,
+    begin: Instant,
+    end: Instant,
+) -> Count {
+    let mut buffer = vec![0; payload + 1];
+    let mut count = Count::default();
+    step("bound the receiving", receiver.set_read_timeout(Some(TICK)));
+    loop {
+        let read = match receiver.recv(&mut buffer) {
+            Ok(read) => Some(read),
+            Err(error) if is_timeout(&error) => None,
+            Err(error) => panic!("receive a datagram: {error}"),
+        };
+        let now = Instant::now();
+        if now >= end {
+            return count;
+        }
+        if let Some(read) = read.filter(|_| now >= begin) {
+            assert_eq!(read, payload, "a datagram came in another size");
+            count.add(1, frame);
+        }
+    }
+}
+
+/// Whether one ping is answered within a second.
+pub fn reaches(from: &Place, to: IpAddr) -> bool {
+    let mut ping = from.command("ping");
+    let output = ping
+        .args(["-n", "-c", "1", "-W", "1", &to.to_string()])
+        .output();
+    step("run ping", output).status.success()
+}
+
+/// Sends frames as they are, whatever source they claim; `pause` between two of them. Returns how
+/// many.
+pub fn inject<'f>(
+    at: &Place,
+    interface: &str,
+    frames: impl IntoIterator<Item = &'f [u8]>,
+    pause: Duration,
+) -> u64 {
+    let socket = at.run(|| packet_socket(interface, 0));
+    let mut sent = 0;
+    for frame in frames {
+        let deadline = Instant::now() + CONNECTS_WITHIN;
+        loop {
+            match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                // The interface's queue is full.
+                Err(nix::Error::ENOBUFS) if Instant::now() < deadline => sleep(pause.max(TICK)),
+                result => {
+                    step(format!("send a frame on {interface}"), result);
+                    break;
+                }
+            }
+        }
+        sent += 1;
+        if !pause.is_zero() {
+            sleep(pause);
+        }
+    }
+    sent
+}
+
+/// Frames that come in at an Ethernet interface, counted by a thread of its own.
+pub struct Capture {
+    state: Arc<CaptureState>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct CaptureState {
+    seen: Mutex<Seen>,
+    grown: Condvar,
+    stop: AtomicBool,
+}
+
+/// What a capture has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Wire frames, and their bytes without FCS and VLAN tag.
+    pub count: Count,
+    /// The first 256 packets, without their VLAN tag; a GSO packet is one of them.
+    pub packets: Vec<Vec<u8>>,
+}
+
+impl Capture {
+    /// Counts what comes in at `interface` and is `wanted` (a function of the packet without VLAN
+    /// tag), for at most that long.
+    pub fn start(
+        at: &Place,
+        interface: &str,
+        at_most: Duration,
+        wanted: impl Fn(&[u8]) -> bool + Send + 'static,
+    ) -> Capture {
+        let all = (libc::ETH_P_ALL as u16).to_be();
+        let socket = at.run(|| packet_socket(interface, all));
+        let state = Arc::new(CaptureState::default());
+        let shared = state.clone();
+        let end = Instant::now() + at_most;
+        let thread = std::thread::spawn(move || {
+            while Instant::now() < end && !shared.stop.load(Ordering::Acquire) {
+                if readable(&socket, TICK) {
+                    shared.receive(&socket, &wanted);
+                }
+            }
+            shared.receive(&socket, &wanted);
+            refuse_losses(&socket);
+        });
+        Capture {
+            state,
+            thread: Some(thread),
+        }
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Seen {
+        self.state
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Waits until it has seen that many wire frames; panics when it has not within that time.
+    #[track_caller]
+    pub fn wait_for(&self, packets: u64, within: Duration) {
+        let seen = self
+            .state
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (seen, _) = self
+            .state
+            .grown
+            .wait_timeout_while(seen, within, |seen| seen.count.packets < packets)
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = seen.count.packets;
+        drop(seen);
+        assert!(
+            count >= packets,
+            "{count} of {packets} frames came within {within:?}"
+        );
+    }
+
+    /// Ends it, with what is queued still counted.
+    pub fn finish(mut self) -> Seen {
+        self.stop();
+        self.seen()
+    }
+
+    fn stop(&mut self) {
+        self.state.stop.store(true, Ordering::Release);
+        let outcome = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        match outcome {
+            // Two panics at a time would abort the whole test binary.
+            Err(panic) if !std::thread::panicking() => std::panic::resume_unwind(panic),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl CaptureState {
+    /// Takes everything that is queued.
+    fn receive(&self, socket: &OwnedFd, wanted: &impl Fn(&[u8]) -> bool) {
+        // The largest GSO packet, and what the kernel says about it.
+        let mut buffer = vec![0; (1 << 16) + 1024];
+        loop {
+            let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(nix::Error::EAGAIN) => return,
+                // The interface went down or away: nothing more will come, or later.
+                Err(nix::Error::ENETDOWN | nix::Error::ENXIO) => return,
+                result => step("receive a frame", result),
+            };
+            let whole = buffer.get(..length).unwrap_or_default();
+            let Some((offload, packet)) = whole.split_first_chunk::<OFFLOAD>() else {
+                panic!("a frame of {length} bytes, offload header included");
+            };
+            if !wanted(packet) {
+                continue;
+            }
+            let count = on_the_wire(offload, packet);
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.count.add(count.packets, count.bytes);
+            if seen.packets.len() < KEPT {
+                seen.packets.push(packet.to_vec());
+            }
+            self.grown.notify_all();
+        }
+    }
+}
+
+/// struct virtio_net_hdr, in host byte order: flags, gso_type, hdr_len (2 bytes), gso_size (2),
+/// csum_start (2), csum_offset (2).
+const OFFLOAD: usize = 10;
+
+/// The frames that one packet stands for.
+fn on_the_wire(offload: &[u8; OFFLOAD], packet: &[u8]) -> Count {
+    let [_, gso_type, _, _, size_0, size_1, ..] = *offload;
+    let bytes = packet.len() as u64;
+    if gso_type == 0 {
+        return Count { packets: 1, bytes };
+    }
+    let headers = headers(packet) as u64;
+    let size = u64::from(u16::from_ne_bytes([size_0, size_1]));
+    assert!(
+        size > 0 && headers < bytes,
+        "a GSO packet of size {size}: {packet:02x?}"
+    );
+    let packets = (bytes - headers).div_ceil(size);
+    Count {
+        packets,
+        bytes: bytes + (packets - 1) * headers,
+    }
+}
+
+/// Bytes of the headers that every segment of a GSO packet repeats.
+fn headers(packet: &[u8]) -> usize {
+    let byte = |at: usize| packet.get(at).copied().map_or(0, usize::from);
+    let (protocol, transport) = match (byte(12), byte(13)) {
+        (0x08, 0x00) => (byte(ETHERNET + 9), ETHERNET + (byte(ETHERNET) & 0xf) * 4),
+        // The kernel makes no GSO packets with extension headers of its own.
+        (0x86, 0xdd) => (byte(ETHERNET + 6), ETHERNET + 40),
+        _ => panic!("a GSO packet that is not IP: {packet:02x?}"),
+    };
+    match protocol {
+        6 => transport + (byte(transport + 12) >> 4) * 4,
+        17 => transport + UDP,
+        _ => panic!("a GSO packet that is neither TCP nor UDP: {packet:02x?}"),
+    }
+}
+
+/// A socket for the frames of one interface of the caller's namespace. Protocol 0 (in network
+/// byte order, as ETH_P_ALL has to be) receives nothing.
+fn packet_socket(interface: &str, protocol: u16) -> OwnedFd {
+    let index = step(format!("interface {interface}"), if_nametoindex(interface));
+    let flags = SockFlag::SOCK_CLOEXEC;
+    // The protocol comes with bind: before that, frames of all interfaces would be queued.
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None);
+    let socket = step("open a packet socket", socket);
+    if protocol != 0 {
+        // Frames to segment stay one packet, with a header that says how many there are.
+        set_packet_option(&socket, libc::PACKET_VNET_HDR, 1);
+        set_packet_option(&socket, PACKET_IGNORE_OUTGOING, 1);
+        let room = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+        step("make room for frames", room);
+    }
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol,
+        sll_ifindex: index as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is a whole sockaddr_ll, of the length that is said.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    step(format!("bind to {interface}"), nix::Error::result(result));
+    socket
+}
+
+/// linux/if_packet.h, Linux 4.20.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+fn set_packet_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) {
+    // SAFETY: the value is an int, of the length that is said.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    step(
+        format!("packet socket option {option}"),
+        nix::Error::result(result),
+    );
+}
+
+/// A capture that lost frames has counted nothing.
+fn refuse_losses(socket: &OwnedFd) {
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: the kernel writes a tpacket_stats at most, and has room for one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    step("ask for lost frames", nix::Error::result(result));
+    assert_eq!(
+        statistics.tp_drops, 0,
+        "the capture lost frames: its buffer was full"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::{Namespace, Veth};
+    use crate::packet::Packet;
+    use crate::sandbox;
+    use crate::sandbox::tests::run_and_fail;
+    use std::net::Ipv4Addr;
+
+    const SOON: Duration = Duration::from_secs(5);
+    const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+    struct Pair {
+        left: Namespace,
+        right: Namespace,
+        _cable: Veth,
+    }
+
+    /// Two namespaces and a cable: 192.0.2.1 and .2, 2001:db8::1 and ::2, MACs 02:…:01 and :02.
+    fn pair() -> Pair {
+        let (left, right) = (Namespace::new("left"), Namespace::new("right"));
+        let cable = Veth::new((&left, "eth0"), (&right, "eth0"));
+        for (place, number) in [(&left, 1), (&right, 2)] {
+            place.ip(&format!("link set eth0 address 02:00:00:00:00:0{number}"));
+            place.ip(&format!("address add 192.0.2.{number}/24 dev eth0"));
+            place.ip(&format!("address add 2001:db8::{number}/64 dev eth0"));
+        }
+        Pair {
+            left,
+            right,
+            _cable: cable,
+        }
+    }
+
+    fn both_families() -> [IpAddr; 2] {
+        [IPV4, "2001:db8::2".parse().unwrap()]
+    }
+
+    #[test]
+    fn every_datagram_of_a_slow_flood_arrives() {
+        sandbox::run("every_datagram_of_a_slow_flood_arrives", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            for address in both_families() {
+                assert!(reaches(&left, address));
+                // 1,000 frames of 1,000 bits a second.
+                let payload = if address.is_ipv4() {
+                    125 - 42
+                } else {
+                    125 - 62
+                };
+                let flood = Flood {
+                    payload,
+                    kbit_per_second: 1000,
+                };
+                let window = Window {
+                    settle: SOON / 25,
+                    measure: SOON / 5,
+                };
+                let Delivery { sent, received } = udp(&left, &right, address, flood, window);
+                assert_eq!(sent.bytes, sent.packets * 125);
+                assert_eq!(received.bytes, received.packets * 125);
+                // The ends of the window cut a few off on either side.
+                assert!(
+                    sent.packets.abs_diff(received.packets) <= 20,
+                    "{sent:?} {received:?}"
+                );
+                assert!(sent.packets.abs_diff(1000) <= 20, "{sent:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn tcp_is_measured_behind_a_known_limit() {
+        sandbox::run("tcp_is_measured_behind_a_known_limit", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            // 20 Mbit/s of frames are 19.1 Mbit/s of payload. On a busy machine the reader comes late
+            // to an edge of the window, by 50 ms or so: 2.5 %.
+            left.tc("qdisc add dev eth0 root tbf rate 20mbit burst 32kb latency 20ms");
+            for address in both_families() {
+                let kbit = tcp(&left, &right, address, Window::seconds(1, 2));
+                assert!(
+                    (17_000.0..21_000.0).contains(&kbit),
+                    "{address}: {kbit} kbit/s"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_capture_counts_injected_frames_exactly() {
+        sandbox::run("a_capture_counts_injected_frames_exactly", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            let is_udp_to_9 = |packet: &[u8]| packet.get(36..38) == Some(&[0, 9]);
+            let capture = Capture::start(&right, "eth0", SOON, is_udp_to_9);
+            let frame = |id, port| {
+                let spoofed = Packet::ethernet([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 2]);
+                let spoofed = if id > 0 { spoofed.vlan(id) } else { spoofed };
+                spoofed
+                    .ipv4([10, 9, 8, 7], [192, 0, 2, 2])
+                    .udp(1, port)
+                    .payload_of(58)
+                    .build()
+            };
+            let frames = [frame(0, 9), frame(5, 9), frame(0, 8)];
+            let many = frames.iter().cycle().take(3000).map(Vec::as_slice);
+            assert_eq!(inject(&left, "eth0", many, Duration::ZERO), 3000);
+            capture.wait_for(2000, SOON);
+            let seen = capture.finish();
+            // The tag is not part of the frame.
+            assert_eq!(
+                seen.count,
+                Count {
+                    packets: 2000,
+                    bytes: 2000 * 100
+                }
+            );
+            assert_eq!(seen.packets.len(), KEPT);
+            assert_eq!(seen.packets[0], frames[0]);
+        });
+    }
+
+    #[test]
+    fn a_capture_counts_the_segments_of_tcp() {
+        sandbox::run("a_capture_counts_the_segments_of_tcp", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            for (address, headers) in both_families().into_iter().zip([66, 86]) {
+                let protocol = if address.is_ipv4() { 23 } else { 20 };
+                let is_tcp = move |packet: &[u8]| packet.get(protocol) == Some(&6);
+                let capture = Capture::start(&right, "eth0", SOON, is_tcp);
+                tcp_transfer(&left, &right, address, 1_000_000, SOON);
+                let seen = capture.finish();
+                let biggest = seen.packets.iter().map(Vec::len).max().unwrap();
+                assert!(biggest > 1514, "no GSO packet was seen");
+                // The SYN has 8 bytes more of options; a segment may have come twice.
+                let overhead = seen.count.packets * headers as u64 + 8;
+                let payload = seen.count.bytes - overhead;
+                assert!(
+                    (1_000_000..1_050_000).contains(&payload),
+                    "{:?}",
+                    seen.count
+                );
+                // At most 1,448 bytes a segment over IPv4.
+                assert!(seen.count.packets >= 1_000_000 / 1448, "{:?}", seen.count);
+            }
+        });
+    }
+
+    #[test]
+    fn a_gso_packet_is_as_many_frames_as_it_will_be() {
+        let offload = |size: u16| {
+            let [low, high] = size.to_ne_bytes();
+            [1, 1, 0, 0, low, high, 0, 0, 0, 0]
+        };
+        let tcp = |payload| {
+            let packet = Packet::ethernet([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+            packet
+                .ipv4([192, 0, 2, 1], [192, 0, 2, 2])
+                .tcp(1, 2)
+                .payload_of(payload)
+                .build()
+        };
+        let count = |packets, bytes| Count { packets, bytes };
+        assert_eq!(on_the_wire(&[0; OFFLOAD], &tcp(3000)), count(1, 3054));
+        assert_eq!(
+            on_the_wire(&offload(1000), &tcp(3000)),
+            count(3, 3000 + 3 * 54)
+        );
+        assert_eq!(
+            on_the_wire(&offload(1000), &tcp(3001)),
+            count(4, 3001 + 4 * 54)
+        );
+        let udp = Packet::ethernet([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv6(
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1],
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2],
+            )
+            .udp(1, 2)
+            .payload_of(2500)
+            .build();
+        assert_eq!(on_the_wire(&offload(1000), &udp), count(3, 2500 + 3 * 62));
+    }
+
+    #[test]
+    fn what_nobody_hears_is_not_reached() {
+        sandbox::run("what_nobody_hears_is_not_reached", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            right.ip("link set eth0 down");
+            assert!(!reaches(&left, IPV4));
+        });
+    }
+
+    #[test]
+    fn a_capture_that_waits_in_vain_is_a_failure() {
+        let name = "a_capture_that_waits_in_vain_is_a_failure";
+        run_and_fail(name, "0 of 1 frames came", |_| {
+            let capture = Capture::start(&Place::here(), "lo", SOON, |_| true);
+            capture.wait_for(1, TICK);
+        });
+    }
+}
