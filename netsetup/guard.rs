@@ -192,17 +192,17 @@ pub fn take_down(name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// The socket says who runs in this network namespace; the ledger may be shared with others.
+/// In this network namespace the instance lock says who lives, and we hold it. The ledger, which
+/// is shared by all network namespaces that have the same /run, says so for the others.
 fn refuse_if_owned(record: &Record) -> Result<()> {
     let name = &record.name;
-    if !record.is_of_this_boot()? {
-        return Ok(());
-    }
     let refusal = match &record.owner {
-        Owner::Process(process) if process.is_alive() => {
-            let pid = process.pid;
+        Owner::Process(process)
+            if process.is_alive() && record.network_namespace != namespace::current()? =>
+        {
             format!(
-                "{name} is already running as pid {pid} in another network namespace; stop it first"
+                "{name} is already running as pid {} in another network namespace; stop it first",
+                process.pid
             )
         }
         Owner::Process(_) => return Ok(()),

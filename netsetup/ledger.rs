@@ -104,7 +104,7 @@ impl Record {
         })
     }
 
-    /// The network of that name, if there is one.
+    /// The network of that name, if there is one. Nothing of an earlier boot exists any more.
     pub fn load(name: &str) -> Result<Option<Record>> {
         let path = path(name);
         let text = match fs::read(&path) {
@@ -113,7 +113,9 @@ impl Record {
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         match serde_json::from_slice::<Record>(&text) {
-            Ok(record) if record.version == VERSION && record.name == name => Ok(Some(record)),
+            Ok(record) if record.version == VERSION && record.name == name => {
+                Ok((record.boot_id == boot_id()?).then_some(record))
+            }
             Ok(record) => Err(unreadable(
                 &path,
                 format!("it holds {} in version {}", record.name, record.version),
@@ -142,11 +144,6 @@ impl Record {
             }
         }
         Ok(())
-    }
-
-    /// Whether it was written since the machine was booted; nothing of an earlier boot exists.
-    pub(crate) fn is_of_this_boot(&self) -> Result<bool> {
-        Ok(self.boot_id == boot_id()?)
     }
 }
 

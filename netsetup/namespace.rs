@@ -119,7 +119,7 @@ pub(crate) fn create(
     let path = path(name);
     on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
-        switch_off_address_detection()?;
+        prepare_ipv6()?;
         record(current()?)?;
         link_marked_file(&path, token)?;
         mount(
@@ -215,14 +215,18 @@ fn link_marked_file(path: &Path, token: &str) -> Result<()> {
     }
 }
 
-/// Duplicate address detection would hold link-local addresses back for a second (RFC 4862, 5.4).
-/// Interfaces take the value over when they are made.
-fn switch_off_address_detection() -> Result<()> {
+/// What the interfaces of this namespace will start with: IPv6, also where the host has switched
+/// it off for itself, and no duplicate address detection, which would hold link-local addresses
+/// back for a second (RFC 4862, 5.4).
+fn prepare_ipv6() -> Result<()> {
     if !has_ipv6() {
         return Ok(());
     }
-    let path = "/proc/sys/net/ipv6/conf/default/accept_dad";
-    fs::write(path, "0").with_context(|| format!("write {path}"))
+    for name in ["disable_ipv6", "accept_dad"] {
+        let path = format!("/proc/sys/net/ipv6/conf/default/{name}");
+        fs::write(&path, "0").with_context(|| format!("write {path}"))?;
+    }
+    Ok(())
 }
 
 /// Makes `/run/netns` as `ip netns add` does: a shared mount of itself, so that namespaces come

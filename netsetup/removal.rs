@@ -15,9 +15,6 @@ use crate::{link, namespace};
 /// Links go before namespaces: a veth that is left to the end of its namespace lingers for most
 /// of a second, during which its name is taken.
 pub(crate) fn remove(mut record: Record, lock: BorrowedFd<'_>) -> Result<()> {
-    if !record.is_of_this_boot()? {
-        return record.forget();
-    }
     let mut errors = Vec::new();
     let (links, others): (Vec<Object>, Vec<Object>) = std::mem::take(&mut record.objects)
         .into_iter()

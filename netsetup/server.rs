@@ -1,6 +1,7 @@
 //! Measurement servers inside namespaces.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -29,9 +30,12 @@ pub enum Kind {
 impl Kind {
     /// The first of them that is installed.
     pub fn find() -> Option<Kind> {
-        let path = env::var_os("PATH")?;
+        Kind::find_in(&env::var_os("PATH")?)
+    }
+
+    fn find_in(path: &OsStr) -> Option<Kind> {
         [Kind::Netperf, Kind::Iperf3].into_iter().find(|kind| {
-            env::split_paths(&path).any(|folder| is_program(&folder.join(kind.argv()[0])))
+            env::split_paths(path).any(|folder| is_program(&folder.join(kind.argv()[0])))
         })
     }
 

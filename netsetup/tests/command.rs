@@ -1,0 +1,124 @@
+//! The command `netsetup`: what it says, and how it ends.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use testbed::namespace::Place;
+use testbed::{sandbox, step};
+
+/// Exit code, stdout, stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = step("run netsetup", command.output());
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn netsetup(arguments: &[&str]) -> (i32, String, String) {
+    run(Command::new(env!("CARGO_BIN_EXE_netsetup")).args(arguments))
+}
+
+fn says(code: i32, stderr: &str) -> (i32, String, String) {
+    (code, String::new(), stderr.to_owned())
+}
+
+#[test]
+fn up_list_down() {
+    sandbox::run("up_list_down", |sandbox| {
+        let before = sandbox.snapshot();
+        let listed = |state: &str| {
+            let (code, stdout, stderr) = netsetup(&["list"]);
+            assert_eq!((code, stderr.as_str()), (0, ""));
+            assert!(
+                stdout.starts_with(&format!("neighbor_sharing  {state}")),
+                "{stdout}"
+            );
+        };
+        listed("down  (");
+        assert_eq!(netsetup(&["up", "neighbor_sharing"]), says(0, ""));
+        listed("up for 0:00:0");
+        let ports = Place::here().ip("-br link show master br100");
+        assert_eq!(ports.lines().count(), 6, "{ports}");
+        assert_eq!(
+            netsetup(&["up", "neighbor_sharing"]),
+            says(
+                5,
+                "netsetup: neighbor_sharing is kept up by `netsetup up`; take it down with \
+                 `netsetup down neighbor_sharing` first\n"
+            )
+        );
+        assert_eq!(netsetup(&["down", "neighbor_sharing"]), says(0, ""));
+        before.assert_same(&sandbox.snapshot(), "after down");
+        listed("down  (");
+        assert_eq!(
+            netsetup(&["down", "neighbor_sharing"]),
+            says(0, "netsetup: neighbor_sharing is not up\n")
+        );
+    });
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_a_usage_error() {
+    for command in ["up", "down", "list"] {
+        assert_eq!(
+            netsetup(&[command, "nosuch"]),
+            says(
+                2,
+                "netsetup: there is no topology nosuch; known: neighbor_sharing\n"
+            )
+        );
+    }
+    assert_eq!(netsetup(&["sideways"]).0, 2);
+}
+
+#[test]
+fn without_ip_the_package_is_named() {
+    sandbox::run("without_ip_the_package_is_named", |sandbox| {
+        let before = sandbox.snapshot();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netsetup"));
+        command.args(["up", "neighbor_sharing"]).env("PATH", "/run");
+        assert_eq!(
+            run(&mut command),
+            says(
+                1,
+                "netsetup: the command `ip` is not in PATH; install iproute2\n"
+            )
+        );
+        before.assert_same(&sandbox.snapshot(), "after the refusal");
+    });
+}
+
+#[test]
+fn without_privilege_nothing_is_tried() {
+    sandbox::run("without_privilege_nothing_is_tried", |sandbox| {
+        let before = sandbox.snapshot();
+        // Where nobody may read it: the build folder may be private.
+        let copy = "/run/netsetup";
+        fs::copy(env!("CARGO_BIN_EXE_netsetup"), copy).unwrap();
+        fs::set_permissions(copy, fs::Permissions::from_mode(0o755)).unwrap();
+        for command in ["up", "down"] {
+            let nobody = 65534;
+            let mut command_line = Command::new(copy);
+            command_line
+                .args([command, "neighbor_sharing"])
+                .current_dir("/")
+                .uid(nobody)
+                .gid(nobody);
+            assert_eq!(
+                run(&mut command_line),
+                says(
+                    3,
+                    "netsetup: namespaces and links need CAP_NET_ADMIN and CAP_SYS_ADMIN; run this \
+                     as root (sudo)\n"
+                )
+            );
+        }
+        fs::remove_file(copy).unwrap();
+        before.assert_same(&sandbox.snapshot(), "after the refusals");
+    });
+}

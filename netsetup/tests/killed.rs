@@ -1,0 +1,95 @@
+//! kill -9 at every call by which a network is built or removed: the next command has to find its
+//! way, and in the end nothing is left.
+
+mod kill_point;
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output, Stdio};
+
+use testbed::sandbox::{self, Sandbox};
+use testbed::{long, step};
+
+/// Kill points of the short form.
+const SHORT: usize = 20;
+
+fn netsetup(command: &str) -> Command {
+    let mut netsetup = Command::new(env!("CARGO_BIN_EXE_netsetup"));
+    netsetup.args([command, "neighbor_sharing"]);
+    netsetup.stdin(Stdio::null());
+    netsetup
+}
+
+#[track_caller]
+fn succeeds(command: &str, when: &str) {
+    let output: Output = step("run netsetup", netsetup(command).output());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command} {when}: {stderr}");
+    assert_eq!(stderr, "", "{command} {when}");
+}
+
+/// Kills `command` at each of its calls, and calls `repair`, after which all has to be as before.
+fn killed_everywhere(
+    name: &str,
+    sandbox: &Sandbox,
+    command: &str,
+    prepare: impl Fn(),
+    repair: impl Fn(&str),
+) {
+    let before = sandbox.snapshot();
+    prepare();
+    let whole = kill_point::run(&mut netsetup(command), None);
+    assert_eq!(whole.code, Some(0), "{command}, traced but not killed");
+    repair("after a whole run");
+    before.assert_same(&sandbox.snapshot(), "after a whole run");
+
+    let count = whole.calls.len();
+    let all = long(name, &format!("all but {SHORT} of {count} kill points"));
+    let stride = if all { 1 } else { count.div_ceil(SHORT) };
+    let mut seen = BTreeSet::new();
+    for at in (0..count).step_by(stride) {
+        prepare();
+        let run = kill_point::run(&mut netsetup(command), Some(at));
+        // Threads and children run beside each other: the order of calls may differ a little.
+        let when = format!(
+            "after a kill at call {at} of {count}, {:?}",
+            run.calls.last()
+        );
+        assert_eq!(run.code, None, "{when}");
+        seen.extend(run.calls.last().copied());
+        repair(&when);
+        before.assert_same(&sandbox.snapshot(), &when);
+    }
+    assert!(seen.len() > 4, "only killed at {seen:?}");
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_nothing_that_the_next_one_cannot_remove() {
+    let name = "a_build_that_is_killed_leaves_nothing_that_the_next_one_cannot_remove";
+    sandbox::run(name, |sandbox| {
+        let repair = |when: &str| {
+            // A run that was killed at its very end has kept the network.
+            if !step("run netsetup", netsetup("up").output())
+                .status
+                .success()
+            {
+                succeeds("down", when);
+                succeeds("up", when);
+            }
+            succeeds("down", when);
+        };
+        killed_everywhere(name, sandbox, "up", || (), repair);
+    });
+}
+
+#[test]
+fn a_removal_that_is_killed_is_completed_by_the_next_one() {
+    let name = "a_removal_that_is_killed_is_completed_by_the_next_one";
+    sandbox::run(name, |sandbox| {
+        let prepare = || succeeds("up", "to be removed");
+        let repair = |when: &str| {
+            let output = step("run netsetup", netsetup("down").output());
+            assert!(output.status.success(), "{when}: {output:?}");
+        };
+        killed_everywhere(name, sandbox, "down", prepare, repair);
+    });
+}
