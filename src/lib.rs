@@ -2,10 +2,17 @@
 
 #![deny(missing_docs)]
 
+pub mod cidr;
+mod map_value;
+pub mod neighbor_sharing;
 pub mod netlink;
+pub mod options;
+pub mod policer;
 pub mod preflight;
 pub mod privilege;
 pub mod rate;
+mod screen;
 pub mod session;
+pub mod tc;
 
 pub use netsetup::failure::{self, Failure};

@@ -166,7 +166,7 @@ fn write_whole(
     let fitting = units
         .iter()
         .map(|(power, unit)| (base.pow(*power), *unit))
-        .find(|(factor, _)| value % factor == 0)
+        .find(|(factor, _)| value.is_multiple_of(*factor))
         .unwrap_or((1, smallest));
     // pad() lets tables align the text as a whole.
     f.pad(&format!("{}{}", value / fitting.0, fitting.1))

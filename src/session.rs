@@ -35,6 +35,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Yield [`Event::Tick`] this often.
     pub interval: Option<Duration>,
+    /// Yield [`Event::Second`] every second: for what has to be tended while it runs.
+    pub seconds: bool,
     /// End unless confirmed within this time, counted from the first [`Session::wait`].
     pub confirm: Option<Duration>,
     /// SIGHUP asks for a reload instead of the end.
@@ -46,6 +48,8 @@ pub struct Options {
 pub enum Event {
     /// The interval has passed. Ticks that were missed are skipped.
     Tick,
+    /// A second has passed. Comes before a tick of the same moment; seconds missed are skipped.
+    Second,
     /// A link changed.
     Link(LinkEvent),
     /// SIGHUP came and [`Options::reload`] is set.
@@ -147,7 +151,8 @@ pub struct Session {
     confirmation: Confirmation,
     running: bool,
     end: Option<Instant>,
-    tick: Option<Instant>,
+    tick: Beat,
+    second: Beat,
 }
 
 impl Session {
@@ -187,7 +192,8 @@ impl Session {
             confirmation,
             running: false,
             end: None,
-            tick: None,
+            tick: Beat::default(),
+            second: Beat::default(),
         })
     }
 
@@ -213,7 +219,7 @@ impl Session {
         }
     }
 
-    /// Waits for the next event. The first call starts the clocks of duration, interval and
+    /// Waits for the next event. The first call starts the clocks of duration, ticks and
     /// confirmation.
     pub fn wait(&mut self, mut watch: Option<&mut LinkWatch>) -> Result<Event> {
         if !self.running {
@@ -239,12 +245,15 @@ impl Session {
             if let Some(reason) = self.over(now) {
                 return Ok(Event::End(reason));
             }
-            if let Some(watch) = watch.as_deref_mut() {
-                if let Some(event) = watch.next()? {
-                    return Ok(Event::Link(event));
-                }
+            if let Some(watch) = watch.as_deref_mut()
+                && let Some(event) = watch.next()?
+            {
+                return Ok(Event::Link(event));
             }
-            if self.ticked(now) {
+            if self.second.struck(now) {
+                return Ok(Event::Second);
+            }
+            if self.tick.struck(now) {
                 return Ok(Event::Tick);
             }
             patience = self.patience(now);
@@ -255,7 +264,9 @@ impl Session {
         self.running = true;
         // A span that the clock cannot reach never ends.
         self.end = self.options.duration.and_then(|span| now.checked_add(span));
-        self.tick = self.options.interval.and_then(|span| now.checked_add(span));
+        self.tick = Beat::from(now, self.options.interval);
+        let second = self.options.seconds.then_some(Duration::from_secs(1));
+        self.second = Beat::from(now, second);
     }
 
     fn next_signal(&mut self) -> Result<Option<Signal>> {
@@ -323,24 +334,13 @@ impl Session {
     }
 
     fn over(&self, now: Instant) -> Option<Reason> {
-        if let Confirmation::Awaited { window, until } = self.confirmation {
-            if until.is_some_and(|until| until <= now) {
-                return Some(Reason::NotConfirmed(window));
-            }
+        if let Confirmation::Awaited { window, until } = self.confirmation
+            && until.is_some_and(|until| until <= now)
+        {
+            return Some(Reason::NotConfirmed(window));
         }
         let over = self.end.is_some_and(|end| end <= now);
         over.then_some(Reason::Duration)
-    }
-
-    fn ticked(&mut self, now: Instant) -> bool {
-        let (Some(tick), Some(interval)) = (self.tick, self.options.interval) else {
-            return false;
-        };
-        if now < tick {
-            return false;
-        }
-        self.tick = next_tick(tick, interval, now);
-        true
     }
 
     /// How long nothing can happen without a descriptor becoming ready; `None` is for ever.
@@ -349,7 +349,10 @@ impl Session {
             Confirmation::Awaited { until, .. } => until,
             Confirmation::Settled | Confirmation::Due(_) => None,
         };
-        let next = [self.end, self.tick, confirm].into_iter().flatten().min();
+        let next = [self.end, self.tick.next, self.second.next, confirm]
+            .into_iter()
+            .flatten()
+            .min();
         let next = next.map(|next| next.saturating_duration_since(now));
         if self.stdin.in_background() {
             return Some(next.map_or(FOREGROUND_CHECK, |next| next.min(FOREGROUND_CHECK)));
@@ -397,6 +400,31 @@ fn timeout(patience: Option<Duration>) -> PollTimeout {
     let longest = i32::MAX.unsigned_abs();
     let milliseconds = u32::try_from(milliseconds).unwrap_or(longest).min(longest);
     PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+}
+
+/// A time that comes again and again.
+#[derive(Debug, Default)]
+struct Beat {
+    every: Duration,
+    /// `None`: never, or farther away than the clock reaches.
+    next: Option<Instant>,
+}
+
+impl Beat {
+    fn from(now: Instant, every: Option<Duration>) -> Beat {
+        let next = every.and_then(|every| now.checked_add(every));
+        let every = every.unwrap_or_default();
+        Beat { every, next }
+    }
+
+    /// Whether it has come; the next one then lies ahead.
+    fn struck(&mut self, now: Instant) -> bool {
+        let Some(due) = self.next.filter(|due| *due <= now) else {
+            return false;
+        };
+        self.next = next_tick(due, self.every, now);
+        true
+    }
 }
 
 /// The first tick after `now` of those that are `interval` apart.

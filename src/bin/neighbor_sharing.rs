@@ -1,0 +1,112 @@
+//! neighbor_sharing: `--help` says what it does, docs/neighbor_sharing.md how.
+
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use netbpf::failure::conclude;
+use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation};
+use netbpf::netlink::{LinkChange, LinkWatch};
+use netbpf::preflight;
+use netbpf::privilege::{self, Scope};
+use netbpf::session::{self, Event, Reason, Session};
+use netbpf::tc::Method;
+use netsetup::instance::Instance;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    conclude("neighbor_sharing", session::settle(run(&arguments)))
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let mut session = Session::start(arguments.session())?;
+    arguments.limits()?;
+    preflight::kernel_floor()?;
+    privilege::require(arguments.capabilities())?;
+    if arguments.simulated() {
+        simulate(arguments, &mut session)
+    } else {
+        share(arguments, &mut session)
+    }
+}
+
+/// The original's example: a network of its own, until Enter.
+fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
+    let mut simulation = Simulation::build(arguments, session)?;
+    let mut object = MaybeUninit::uninit();
+    let config = arguments.configure(simulation.ports()?)?;
+    let mut sharing = Sharing::load(config, &mut object)?;
+    let method = sharing.attach(arguments.common.method())?;
+    arguments.common.say(format_args!("attached by {method}"));
+    simulation.start_servers(session)?;
+
+    let mut reporter = Reporter::new(arguments.common.json);
+    if arguments.demo {
+        Demo::run(&simulation, sharing.config(), session)?.print(arguments.common.json)?;
+    } else {
+        simulation.introduce()?;
+        watch(arguments, session, &mut sharing, &mut reporter)?;
+    }
+    reporter.conclude(&sharing)?;
+    drop(sharing);
+    simulation.close()
+}
+
+/// The same on interfaces that are there.
+fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
+    let ports = Ports::find(arguments)?;
+    let _instance = Instance::claim(&format!("neighbor_sharing on {}", ports.wan.name))?;
+    ports.warn(arguments)?;
+    let mut object = MaybeUninit::uninit();
+    let mut sharing = Sharing::load(arguments.configure(ports)?, &mut object)?;
+    session.check()?;
+    let method = sharing.attach(arguments.common.method())?;
+    arguments.common.say(format_args!("attached by {method}"));
+    if method == Method::Tcx {
+        privilege::drop_after_attach(Scope::Process)?;
+    }
+    eprintln!("{}", sharing.config());
+
+    let mut reporter = Reporter::new(arguments.common.json);
+    let result = watch(arguments, session, &mut sharing, &mut reporter);
+    sharing.detach();
+    reporter.conclude(&sharing)?;
+    result
+}
+
+/// Until the session ends, or an interface does.
+fn watch(
+    arguments: &Arguments,
+    session: &mut Session,
+    sharing: &mut Sharing<'_>,
+    reporter: &mut Reporter,
+) -> Result<()> {
+    let mut links = LinkWatch::over(&sharing.config().links()?)?;
+    loop {
+        match session.wait(Some(&mut links))? {
+            Event::Second => sharing.tend()?,
+            Event::Tick => reporter.interim(sharing)?,
+            Event::Link(event) => match event.change {
+                LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
+                    bail!("{event}; start again with the interfaces that are there now")
+                }
+                LinkChange::Up | LinkChange::Down | LinkChange::New => eprintln!("{event}"),
+            },
+            Event::Question(question) => eprintln!("{question}"),
+            Event::Confirmed => eprintln!("confirmed"),
+            Event::Reload => {}
+            Event::End(Reason::NotConfirmed(window)) => {
+                bail!(
+                    "not confirmed within {} s: everything is undone",
+                    window.as_secs()
+                )
+            }
+            Event::End(reason) => {
+                arguments.common.say(format_args!("ending: {reason}"));
+                return Ok(io::stdout().flush()?);
+            }
+        }
+    }
+}

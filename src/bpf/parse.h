@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Packet parsing for tc programs: a cursor runs over the linear part of the packet, each parser
+ * moves it past one header and returns what comes next, or PARSE_FAILED. The bounds check stands
+ * beside each access. What a packet is and how many bytes it has on the wire is said here, once.
+ */
+#ifndef NETBPF_PARSE_H
+#define NETBPF_PARSE_H
+
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/icmpv6.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* "Not ours, let it go on": TCX_NEXT and TC_ACT_UNSPEC are the same number, so that one program
+ * serves both ways of attaching. Debian 12's linux/bpf.h has no TCX constants. */
+#define PASS_ON (-1)
+/* TC_ACT_SHOT and TCX_DROP. */
+#define DROP 2
+
+#define PARSE_FAILED (-1)
+
+/* An outer and an inner tag (802.1ad); more are not customary and end the parse as "not IP". */
+#define MAX_INLINE_TAGS 2
+/* IPv6 chains of more extension headers are not followed; RFC 8504, 5.3 lets a node set a limit. */
+#define MAX_EXTENSIONS 8
+/* Ethernet, two tags and the fixed IPv6 header. TCP's GSO packets come with 54 linear bytes or more,
+ * mostly 66, so that this pulls next to never. */
+#define NETWORK_HEADERS 62
+/* Extension headers and transport header of all but the oddest packets. */
+#define TRANSPORT_HEADERS 256
+
+/* Where a packet starts on this interface; decided by the interface's type when attaching. */
+enum link_layer {
+	LINK_ETHERNET,
+	LINK_RAW, /* ppp, wg, tun, ipip …: the IP header is first, skb->protocol says which */
+};
+
+/* The offset is kept beside the pointer: subtracting packet pointers takes CAP_PERFMON. */
+struct cursor {
+	void *pos;
+	void *end;
+	__u32 offset;
+};
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 inner_proto;
+};
+
+/* The first eight bytes of an IPv6 extension header, as far as all of them agree. */
+struct extension {
+	__u8 next;
+	__u8 length; /* units and offset differ: see parse_extensions */
+	__be16 rest;
+	__be32 more;
+};
+
+/* What the link and network headers say; copied, because pulling or changing the packet voids every
+ * pointer into it. Offsets count from the start of the packet. */
+struct packet {
+	__be16 protocol;  /* EtherType behind all tags */
+	__u16 tag_bytes;  /* inline tags; a tag in the metadata is not part of the packet */
+	__u16 network;    /* offset of the IP header */
+	__u8 ip_version;  /* 4, 6, or 0: not IP */
+	__u8 next;        /* IPv4 protocol, or IPv6 next header as the fixed header has it */
+	__u8 hop_limit;   /* IPv4: TTL */
+	struct in6_addr source, destination; /* IPv4: the first word */
+};
+
+struct wire {
+	__u32 bytes; /* Ethernet frames without FCS and VLAN tag, headers of every segment counted */
+	__u32 segments;
+};
+
+/* Makes the first bytes linear where the driver left them in fragments. Pointers into the packet
+ * that were taken before are void. */
+static __always_inline void linearise(struct __sk_buff *skb, __u32 bytes)
+{
+	__u32 wanted = skb->len < bytes ? skb->len : bytes;
+
+	if ((void *)(long)skb->data + wanted > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, wanted);
+}
+
+static __always_inline struct cursor cursor_at_start(struct __sk_buff *skb)
+{
+	return (struct cursor){ (void *)(long)skb->data, (void *)(long)skb->data_end, 0 };
+}
+
+static __always_inline void advance(struct cursor *cur, __u32 bytes)
+{
+	cur->pos += bytes;
+	cur->offset += bytes;
+}
+
+/* Passes the link header and inline tags. Returns the EtherType, in network byte order. */
+static __always_inline int parse_link(struct __sk_buff *skb, struct cursor *cur,
+				      enum link_layer link, __u16 *tag_bytes)
+{
+	struct ethhdr *eth = cur->pos;
+	__be16 protocol;
+
+	*tag_bytes = 0;
+	if (link == LINK_RAW)
+		return (__be16)skb->protocol;
+
+	if ((void *)(eth + 1) > cur->end)
+		return PARSE_FAILED;
+	protocol = eth->h_proto;
+	advance(cur, sizeof(*eth));
+
+#pragma unroll
+	for (int i = 0; i < MAX_INLINE_TAGS; i++) {
+		struct vlan_tag *tag = cur->pos;
+
+		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(tag + 1) > cur->end)
+			return PARSE_FAILED;
+		protocol = tag->inner_proto;
+		advance(cur, sizeof(*tag));
+		*tag_bytes += sizeof(*tag);
+	}
+	return protocol;
+}
+
+/* Passes an IPv4 header with its options. Returns the protocol. */
+static __always_inline int parse_ipv4(struct cursor *cur, struct iphdr **header)
+{
+	struct iphdr *ip = cur->pos;
+
+	if ((void *)(ip + 1) > cur->end)
+		return PARSE_FAILED;
+	if (ip->version != 4 || ip->ihl < 5)
+		return PARSE_FAILED;
+	*header = ip;
+	advance(cur, ip->ihl * 4);
+	return ip->protocol;
+}
+
+/* Passes the fixed IPv6 header. Returns the next header. */
+static __always_inline int parse_ipv6(struct cursor *cur, struct ipv6hdr **header)
+{
+	struct ipv6hdr *ip = cur->pos;
+
+	if ((void *)(ip + 1) > cur->end)
+		return PARSE_FAILED;
+	if (ip->version != 6)
+		return PARSE_FAILED;
+	*header = ip;
+	advance(cur, sizeof(*ip));
+	return ip->nexthdr;
+}
+
+/* Passes IPv6 extension headers (RFC 8200). Returns the transport protocol; IPPROTO_FRAGMENT for a
+ * fragment other than the first, which has no transport header; IPPROTO_NONE where there is none. */
+static __always_inline int parse_extensions(struct cursor *cur, int next)
+{
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		struct extension *ext = cur->pos;
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
+		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+			return next;
+		if ((void *)(ext + 1) > cur->end)
+			return PARSE_FAILED;
+		if (next == IPPROTO_FRAGMENT) {
+			if (ext->rest & bpf_htons(0xfff8)) /* offset in units of 8 bytes */
+				return IPPROTO_FRAGMENT;
+			advance(cur, sizeof(*ext));
+		} else if (next == IPPROTO_AH) {
+			advance(cur, (ext->length + 2) * 4); /* RFC 4302, 2.2 */
+		} else {
+			advance(cur, (ext->length + 1) * 8);
+		}
+		next = ext->next;
+	}
+	return PARSE_FAILED;
+}
+
+/* Parses link and network header. Returns 0, or PARSE_FAILED for what ends too early or says of
+ * itself to be IP and is not; ip_version is 0 then. */
+static __always_inline int parse_packet(struct __sk_buff *skb, enum link_layer link,
+					struct packet *packet)
+{
+	struct cursor cur;
+	struct iphdr *ip4;
+	struct ipv6hdr *ip6;
+	int protocol, next;
+
+	linearise(skb, NETWORK_HEADERS);
+	cur = cursor_at_start(skb);
+	packet->ip_version = 0;
+	packet->protocol = 0;
+	packet->network = 0;
+	protocol = parse_link(skb, &cur, link, &packet->tag_bytes);
+	if (protocol == PARSE_FAILED)
+		return PARSE_FAILED;
+	packet->protocol = protocol;
+	packet->network = cur.offset;
+
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		next = parse_ipv4(&cur, &ip4);
+		if (next == PARSE_FAILED)
+			return PARSE_FAILED;
+		packet->ip_version = 4;
+		packet->next = next;
+		packet->hop_limit = ip4->ttl;
+		packet->source.in6_u.u6_addr32[0] = ip4->saddr;
+		packet->destination.in6_u.u6_addr32[0] = ip4->daddr;
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		next = parse_ipv6(&cur, &ip6);
+		if (next == PARSE_FAILED)
+			return PARSE_FAILED;
+		packet->ip_version = 6;
+		packet->next = next;
+		packet->hop_limit = ip6->hop_limit;
+		packet->source = ip6->saddr;
+		packet->destination = ip6->daddr;
+	}
+	return 0;
+}
+
+/* A cursor at the transport header, and the protocol in *next. Pointers into the packet that were
+ * taken before are void. */
+static __always_inline struct cursor cursor_at_transport(struct __sk_buff *skb,
+							 const struct packet *packet, int *next)
+{
+	struct cursor cur;
+	struct iphdr *ip4;
+	struct ipv6hdr *ip6;
+
+	linearise(skb, TRANSPORT_HEADERS);
+	cur = cursor_at_start(skb);
+	advance(&cur, packet->network & 0x1f); /* at most 22; the verifier wants to see a bound */
+	if (packet->protocol == bpf_htons(ETH_P_IP)) {
+		*next = parse_ipv4(&cur, &ip4);
+		if (*next != PARSE_FAILED && ip4->frag_off & bpf_htons(0x1fff))
+			*next = IPPROTO_FRAGMENT;
+	} else if (packet->protocol == bpf_htons(ETH_P_IPV6)) {
+		*next = parse_ipv6(&cur, &ip6);
+		if (*next != PARSE_FAILED)
+			*next = parse_extensions(&cur, *next);
+	} else {
+		*next = PARSE_FAILED;
+	}
+	return cur;
+}
+
+/* Bytes in front of the payload of a GSO packet, repeated on the wire with every segment. Of a
+ * tunnel these are the outer headers only: what is inside is not looked into. */
+static __noinline __u32 segment_headers(struct __sk_buff *skb, struct packet *packet)
+{
+	struct cursor cur;
+	int next;
+
+	if (!packet)
+		return 0;
+	cur = cursor_at_transport(skb, packet, &next);
+	if (next == IPPROTO_TCP) {
+		struct tcphdr *tcp = cur.pos;
+
+		if ((void *)(tcp + 1) > cur.end)
+			return 0;
+		advance(&cur, tcp->doff * 4);
+	} else if (next == IPPROTO_UDP) {
+		advance(&cur, sizeof(struct udphdr));
+	} else {
+		return 0;
+	}
+	return cur.offset - packet->tag_bytes;
+}
+
+/* What this packet is on the wire. One skb may be many segments (GSO); gso_segs is 0 for one, and
+ * also for packets from a guest whose segments nobody has counted yet (SKB_GSO_DODGY). */
+static __always_inline struct wire wire_size(struct __sk_buff *skb, struct packet *packet)
+{
+	struct wire wire = { skb->len - packet->tag_bytes, 1 };
+	__u32 headers, payload;
+
+	if (!skb->gso_size)
+		return wire;
+	headers = segment_headers(skb, packet);
+	payload = wire.bytes > headers ? wire.bytes - headers : 0;
+	wire.segments = skb->gso_segs ?: (payload + skb->gso_size - 1) / skb->gso_size;
+	if (!wire.segments)
+		wire.segments = 1;
+	wire.bytes += (wire.segments - 1) * headers;
+	return wire;
+}
+
+static __always_inline bool is_bridge_control(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u8 *llc = (void *)(long)skb->data + (packet->network & 0x1f);
+
+	if ((void *)(llc + 2) > (void *)(long)skb->data_end)
+		return false;
+	return llc[0] == 0x42 && llc[1] == 0x42; /* DSAP and SSAP of STP, 802.1D */
+}
+
+/* MLD (130-132, 143: RFC 2710, 3810) and neighbour discovery with its kin (133-137: RFC 4861).
+ * Neither may have crossed a router, so a hop limit that says so is asked for: nobody gets through
+ * a router unmetered by calling his packets neighbour discovery. */
+static __noinline int is_icmp6_control(struct __sk_buff *skb, struct packet *packet)
+{
+	struct icmp6hdr *icmp;
+	struct cursor cur;
+	int next;
+
+	if (!packet)
+		return 0;
+	cur = cursor_at_transport(skb, packet, &next);
+	icmp = cur.pos;
+	if (next != IPPROTO_ICMPV6 || (void *)icmp + 4 > cur.end)
+		return 0;
+	if (icmp->icmp6_type >= 133 && icmp->icmp6_type <= 137)
+		return packet->hop_limit == 255;
+	return packet->hop_limit == 1 &&
+	       (icmp->icmp6_type == 143 || (icmp->icmp6_type >= 130 && icmp->icmp6_type <= 132));
+}
+
+/* What a network needs to work at all: ARP, neighbour discovery, MLD, EAPOL, LLDP and STP. It is
+ * neither metered nor policed. */
+static __always_inline bool is_control(struct __sk_buff *skb, struct packet *packet)
+{
+	if (packet->protocol == bpf_htons(ETH_P_IP))
+		return false;
+	if (packet->protocol == bpf_htons(ETH_P_IPV6))
+		return (packet->next == IPPROTO_ICMPV6 || packet->next == IPPROTO_HOPOPTS) &&
+		       is_icmp6_control(skb, packet);
+	if (bpf_ntohs(packet->protocol) < ETH_P_802_3_MIN) /* a length: 802.3 with LLC */
+		return is_bridge_control(skb, packet);
+	return packet->protocol == bpf_htons(ETH_P_ARP) ||
+	       packet->protocol == bpf_htons(ETH_P_PAE) ||
+	       packet->protocol == bpf_htons(ETH_P_LLDP);
+}
+
+#endif

@@ -1,0 +1,118 @@
+//! Networks in prefix notation, as options name them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A network, or a single address: `192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// The prefix length in a table where IPv4 stands as `::ffff:a.b.c.d`.
+    pub fn mapped_prefix(self) -> u32 {
+        match self.address {
+            IpAddr::V4(_) => u32::from(self.prefix) + 96,
+            IpAddr::V6(_) => u32::from(self.prefix),
+        }
+    }
+
+    /// The address in such a table, in network byte order.
+    pub fn mapped_address(self) -> [u8; 16] {
+        match self.address {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        }
+    }
+
+    fn bits(address: IpAddr) -> u8 {
+        if address.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// The same prefix with every bit behind it cleared.
+    fn network(self) -> Cidr {
+        let behind = u32::from(Cidr::bits(self.address) - self.prefix);
+        let address = match self.address {
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(behind).unwrap_or(0);
+                Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+            }
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(behind).unwrap_or(0);
+                Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+            }
+        };
+        Cidr { address, ..self }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Cidr, String> {
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().map_err(|_| {
+            format!("'{text}' is no network; write it like 192.0.2.0/24 or 2001:db8::/32")
+        })?;
+        let longest = Cidr::bits(address);
+        let prefix = match prefix {
+            None => longest,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= longest)
+                .ok_or_else(|| format!("the prefix of '{text}' is not between 0 and {longest}"))?,
+        };
+        let cidr = Cidr { address, prefix };
+        let network = cidr.network();
+        if network != cidr {
+            return Err(format!(
+                "'{text}' has bits set behind its prefix; did you mean {network}?"
+            ));
+        }
+        Ok(cidr)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_single_addresses() {
+        let net: Cidr = "192.0.2.0/24".parse().unwrap();
+        assert_eq!(
+            (net.mapped_prefix(), net.to_string().as_str()),
+            (120, "192.0.2.0/24")
+        );
+        assert_eq!(net.mapped_address()[10..], [0xff, 0xff, 192, 0, 2, 0]);
+        assert_eq!("2001:db8::/32".parse::<Cidr>().unwrap().mapped_prefix(), 32);
+        assert_eq!(
+            "192.0.2.7".parse::<Cidr>().unwrap().to_string(),
+            "192.0.2.7/32"
+        );
+        assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().mapped_prefix(), 96);
+        assert_eq!("::/0".parse::<Cidr>().unwrap().mapped_prefix(), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let refusal = |text: &str| text.parse::<Cidr>().unwrap_err();
+        assert!(refusal("lan").contains("write it like"));
+        assert!(refusal("192.0.2.0/33").contains("between 0 and 32"));
+        assert!(refusal("192.0.2.0/-1").contains("between 0 and 32"));
+        assert!(refusal("192.0.2.1/24").contains("did you mean 192.0.2.0/24?"));
+        assert!(refusal("2001:db8::1/32").contains("did you mean 2001:db8::/32?"));
+    }
+}

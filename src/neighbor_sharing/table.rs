@@ -1,0 +1,181 @@
+//! The table of learned addresses as user space sees it: read, and freed of those who fell silent.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{Map, MapCore, MapFlags};
+
+use super::skeleton::types::{address_count, learned, meter, port_use};
+use super::{Counter, PerWay};
+use crate::map_value;
+use crate::policer::Tick;
+
+/// Slots below this one belong to no address (`SLOT_UNKNOWN_…` in the BPF program).
+pub const FIRST_SLOT: u32 = 2;
+/// The tag that a packet carries from port to WAN has 15 bits for the slot.
+pub const MOST_ADDRESSES: u32 = 0x7fff - FIRST_SLOT + 1;
+/// Entries that one system call reads.
+const BATCH: u32 = 1024;
+
+/// An address that has an owner.
+#[derive(Clone, Copy, Debug)]
+pub struct Learned {
+    /// The address.
+    pub ip: IpAddr,
+    /// ifindex of the port that owns it.
+    pub port: u32,
+    /// The class of that port.
+    pub class: u16,
+    slot: u16,
+    seen: u64,
+}
+
+/// Which tick is now: read once from the kernel, then counted by the monotonic clock, which the
+/// kernel's ticks follow.
+#[derive(Clone, Copy, Debug)]
+pub struct TickClock {
+    /// How long a tick is.
+    pub tick: Tick,
+    /// The kernel's counter at `read_at`.
+    pub ticks: u64,
+    /// When the counter was read.
+    pub read_at: Instant,
+}
+
+impl TickClock {
+    fn now(&self) -> u64 {
+        self.ticks + (self.read_at.elapsed().as_nanos() / u128::from(self.tick.ns)) as u64
+    }
+
+    /// Time since an address was last heard of.
+    pub fn silence(&self, learned: &Learned) -> Duration {
+        Duration::from_nanos(self.now().saturating_sub(learned.seen) * self.tick.ns)
+    }
+}
+
+/// The maps of the table. All of this works without any capability once they are open.
+pub struct Table<'a> {
+    pub learned4: &'a Map<'a>,
+    pub learned6: &'a Map<'a>,
+    pub free_slots: &'a Map<'a>,
+    pub address_counts: &'a Map<'a>,
+    pub port_use: &'a Map<'a>,
+    pub port_forgotten: &'a Map<'a>,
+}
+
+impl Table<'_> {
+    /// Hands `count` slots to the BPF programs, once, before they are attached.
+    pub fn fill_slots(&self, count: u32) -> Result<()> {
+        (FIRST_SLOT..FIRST_SLOT + count).try_for_each(|slot| self.free(slot))
+    }
+
+    fn free(&self, slot: u32) -> Result<()> {
+        self.free_slots
+            .update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
+            .with_context(|| format!("free slot {slot}"))
+    }
+
+    /// Every address that has an owner.
+    pub fn addresses(&self) -> Result<Vec<Learned>> {
+        let mut addresses = Vec::new();
+        for map in [self.learned4, self.learned6] {
+            for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
+                let entry: learned = map_value::read(&value)?;
+                addresses.push(Learned {
+                    ip: ip_of(&key)?,
+                    port: entry.owner.port,
+                    class: entry.owner.class,
+                    slot: entry.owner.slot,
+                    seen: entry.seen,
+                });
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// What was counted for an address.
+    pub fn counts(&self, learned: &Learned) -> Result<PerWay<Counter>> {
+        self.counts_in(u32::from(learned.slot))
+    }
+
+    /// What was counted in a slot, all CPUs together.
+    pub fn counts_in(&self, slot: u32) -> Result<PerWay<Counter>> {
+        let values = self
+            .address_counts
+            .lookup_percpu(&slot.to_ne_bytes(), MapFlags::ANY)?
+            .with_context(|| format!("address_counts has no slot {slot}"))?;
+        let mut sum = PerWay::<Counter>::default();
+        for count in map_value::read_each::<address_count>(&values)? {
+            let [download, upload] = count.meters;
+            sum.download += Counter::from(download);
+            sum.upload += Counter::from(upload);
+        }
+        Ok(sum)
+    }
+
+    /// Removes an address and returns what was counted for it. A packet that found the entry in this
+    /// very moment is counted for its class, but perhaps no more for its address; and an address that
+    /// speaks in this very moment is learned anew with its next packet.
+    pub fn forget(&self, learned: &Learned, port_index: Option<u32>) -> Result<PerWay<Counter>> {
+        match learned.ip {
+            IpAddr::V4(ip) => self.learned4.delete(&ip.octets()),
+            IpAddr::V6(ip) => self.learned6.delete(&ip.octets()),
+        }
+        .with_context(|| format!("forget {}", learned.ip))?;
+        let slot = u32::from(learned.slot);
+        let counts = self.counts_in(slot)?;
+        let zeros = vec![vec![0; size_of::<address_count>()]; libbpf_rs::num_possible_cpus()?];
+        self.address_counts
+            .update_percpu(&slot.to_ne_bytes(), &zeros, MapFlags::ANY)?;
+        self.free(slot)?;
+        if let Some(index) = port_index {
+            let forgotten = self.forgotten(index)? + 1;
+            self.port_forgotten.update(
+                &index.to_ne_bytes(),
+                &forgotten.to_ne_bytes(),
+                MapFlags::ANY,
+            )?;
+        }
+        Ok(counts)
+    }
+
+    /// Addresses that the port owns now.
+    pub fn owned_by(&self, port_index: u32) -> Result<u64> {
+        let value = self
+            .port_use
+            .lookup(&port_index.to_ne_bytes(), MapFlags::ANY)?;
+        let value = value.with_context(|| format!("port_use has no row {port_index}"))?;
+        let owned: port_use = map_value::read(&value)?;
+        // The three are written one after the other, so a sum read in between may be off by a few.
+        let gone = owned.released + self.forgotten(port_index)?;
+        Ok(owned.learned.saturating_sub(gone))
+    }
+
+    fn forgotten(&self, port_index: u32) -> Result<u64> {
+        let value = self
+            .port_forgotten
+            .lookup(&port_index.to_ne_bytes(), MapFlags::ANY)?;
+        let value = value.with_context(|| format!("port_forgotten has no row {port_index}"))?;
+        map_value::read(&value)
+    }
+}
+
+fn ip_of(key: &[u8]) -> Result<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(key) {
+        return Ok(octets.into());
+    }
+    let octets = <[u8; 16]>::try_from(key).context("a key of learned_ips6 has 16 bytes")?;
+    Ok(octets.into())
+}
+
+impl From<meter> for Counter {
+    fn from(meter: meter) -> Counter {
+        Counter {
+            packets: meter.packets,
+            bytes: meter.bytes,
+            dropped_packets: meter.dropped_packets,
+            dropped_bytes: meter.dropped_bytes,
+        }
+    }
+}

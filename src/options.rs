@@ -1,0 +1,86 @@
+//! The options that every tool has.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cidr::Cidr;
+use crate::rate;
+use crate::session;
+use crate::tc::Method;
+
+/// Options common to all tools.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Write one JSON object a line instead of text (schema: docs/)
+    #[arg(long)]
+    pub json: bool,
+
+    /// Report this often, e.g. 2s or 500ms [default: only at the end]
+    #[arg(long, value_name = "TIME", value_parser = rate::seconds)]
+    pub interval: Option<Duration>,
+
+    /// End by itself after this time
+    #[arg(long, value_name = "TIME", value_parser = rate::seconds)]
+    pub duration: Option<Duration>,
+
+    /// Count what would be dropped, drop nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Undo everything unless confirmed (Enter or SIGUSR1) within so many seconds
+    #[arg(long, value_name = "SECS", value_parser = rate::seconds)]
+    pub confirm: Option<Duration>,
+
+    /// Never limit traffic from or to these networks
+    #[arg(long, value_name = "CIDR", num_args = 1..)]
+    pub exempt: Vec<Cidr>,
+
+    /// How to attach programs
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Attach::Auto)]
+    pub attach: Attach,
+
+    /// Say on stderr what is done
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// The ways to attach, as an option.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// TCX where the kernel has it (6.6), clsact elsewhere
+    Auto,
+    /// TCX links
+    Tcx,
+    /// Filters on a clsact qdisc
+    Clsact,
+}
+
+impl Common {
+    /// What ends the session, and how often it wakes.
+    pub fn session(&self) -> session::Options {
+        session::Options {
+            duration: self.duration,
+            interval: self.interval,
+            confirm: self.confirm,
+            reload: false,
+            seconds: false,
+        }
+    }
+
+    /// The way to attach; none: the best that the kernel can.
+    pub fn method(&self) -> Option<Method> {
+        match self.attach {
+            Attach::Auto => None,
+            Attach::Tcx => Some(Method::Tcx),
+            Attach::Clsact => Some(Method::Clsact),
+        }
+    }
+
+    /// A line on stderr where `-v` was given.
+    pub fn say(&self, line: std::fmt::Arguments<'_>) {
+        if self.verbose {
+            eprintln!("{line}");
+        }
+    }
+}
