@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getsockopt, shutdown, socket,
+    sockopt,
 };
 
 use crate::failure::Failure;
@@ -55,7 +56,8 @@ impl Instance {
                 }
                 Holder::Unnamed => {
                     return Err(Failure::Conflict(format!(
-                        "{name} is already running, in another pid namespace; stop it first"
+                        "{name} is already running, as a process that cannot be named from here \
+                         (ss -xlp may show it); stop it first"
                     ))
                     .into());
                 }
@@ -72,6 +74,14 @@ impl Instance {
     }
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // Another thread may just be starting a child, which has a copy of the socket until exec.
+        // Shut down, it says no to whoever asks, who then waits for that moment to pass.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    }
+}
+
 impl AsFd for Instance {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -80,14 +90,15 @@ impl AsFd for Instance {
 
 enum Holder {
     Pid(i32),
-    /// It lives in a pid namespace that we cannot see.
+    /// It lives in a pid namespace that we cannot see, or was asked too often: nobody takes the
+    /// connections out of its queue.
     Unnamed,
     /// It has just gone, or is dead and an `ip` command of its still has to die.
     Ending,
 }
 
 fn holder(address: &str) -> nix::Result<Holder> {
-    // Not blocking: nobody accepts, so a full queue would block for ever.
+    // Not blocking: a full queue would block for ever.
     let client = socket(
         AddressFamily::Unix,
         SockType::Stream,
@@ -100,6 +111,7 @@ fn holder(address: &str) -> nix::Result<Holder> {
     ) {
         Ok(()) => {}
         Err(Errno::ECONNREFUSED) => return Ok(Holder::Ending),
+        Err(Errno::EAGAIN) => return Ok(Holder::Unnamed),
         Err(errno) => return Err(errno),
     }
     Ok(match getsockopt(&client, sockopt::PeerCredentials)?.pid() {
@@ -112,6 +124,11 @@ fn holder(address: &str) -> nix::Result<Holder> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::child;
+    use std::env;
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::channel;
+    use std::thread;
 
     #[test]
     fn the_second_claim_names_the_first_and_the_lock_ends_with_it() {
@@ -131,5 +148,42 @@ mod tests {
         ));
         drop(first);
         Instance::claim(&name).unwrap();
+    }
+
+    /// The name that the role below is to claim.
+    const ROLE: &str = "NETSETUP_TEST_CLAIMS";
+
+    #[test]
+    fn the_lock_of_a_dead_owner_is_held_until_its_last_child_has_ended() {
+        let name = format!("test of orphans in {}", std::process::id());
+        let role = "instance::tests::role_of_an_owner_that_leaves_a_child";
+        let mut owner = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", role])
+            .env(ROLE, &name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let childs_input = owner.stdin.take().unwrap();
+        assert!(owner.wait_with_output().unwrap().status.success());
+        let (done, claimed) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| done.send(Instance::claim(&name)).unwrap());
+            let early = claimed.recv_timeout(Duration::from_millis(100));
+            assert!(early.is_err(), "claimed beside the child: {early:?}");
+            drop(childs_input);
+            claimed.recv().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    #[ignore = "the owner in the test above, nothing by itself"]
+    fn role_of_an_owner_that_leaves_a_child() {
+        let Ok(name) = env::var(ROLE) else { return };
+        let instance = Instance::claim(&name).unwrap();
+        let mut command = Command::new("cat");
+        child::hand_over(&mut command, instance.as_fd());
+        // Not waited for and not tied to us: that is what the test is about.
+        drop(command.spawn().unwrap());
     }
 }

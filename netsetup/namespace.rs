@@ -159,29 +159,44 @@ enum Found {
 }
 
 fn find(path: &Path, identity: Identity, token: &str) -> Result<Found> {
+    let look = || format!("look at {}", path.display());
     // Not blocking and no symbolic links: whatever it is, it may be a stranger's.
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
         .open(path);
-    let Ok(mut file) = opened else {
-        return Ok(Found::NotOurs);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if means_not_ours(&error) => return Ok(Found::NotOurs),
+        Err(error) => return Err(error).with_context(look),
     };
-    let look = || format!("look at {}", path.display());
     if fstatfs(&file).with_context(look)?.filesystem_type() == NSFS_MAGIC {
-        let ours = file.metadata().with_context(look)?.ino() == identity.inode
-            && inside(&file, current).is_ok_and(|found| found == identity);
+        let same_inode = file.metadata().with_context(look)?.ino() == identity.inode;
+        let ours = same_inode && inside(&file, current).with_context(look)? == identity;
         return Ok(if ours { Found::Mounted } else { Found::NotOurs });
+    }
+    if !file.metadata().with_context(look)?.is_file() {
+        return Ok(Found::NotOurs);
     }
     let expected = mark(token);
     let mut content = Vec::new();
-    let read = (&mut file)
+    (&mut file)
         .take(expected.len() as u64 + 1)
-        .read_to_end(&mut content);
-    Ok(match read {
-        Ok(_) if content == expected.as_bytes() => Found::File,
-        _ => Found::NotOurs,
+        .read_to_end(&mut content)
+        .with_context(look)?;
+    Ok(if content == expected.as_bytes() {
+        Found::File
+    } else {
+        Found::NotOurs
     })
+}
+
+/// Nothing is there, a symbolic link, or a socket: we have made none of these.
+fn means_not_ours(error: &io::Error) -> bool {
+    let errnos = [Errno::ENOENT, Errno::ELOOP, Errno::ENXIO];
+    errnos
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 fn mark(token: &str) -> String {

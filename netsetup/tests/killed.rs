@@ -4,13 +4,11 @@
 mod kill_point;
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::process::{Command, Output, Stdio};
 
 use testbed::sandbox::{self, Sandbox};
 use testbed::{long, step};
-
-/// Kill points of the short form.
-const SHORT: usize = 20;
 
 fn netsetup(command: &str) -> Command {
     let mut netsetup = Command::new(env!("CARGO_BIN_EXE_netsetup"));
@@ -43,10 +41,14 @@ fn killed_everywhere(
     before.assert_same(&sandbox.snapshot(), "after a whole run");
 
     let count = whole.calls.len();
-    let all = long(name, &format!("all but {SHORT} of {count} kill points"));
-    let stride = if all { 1 } else { count.div_ceil(SHORT) };
-    let mut seen = BTreeSet::new();
-    for at in (0..count).step_by(stride) {
+    let telling = telling(&whole.calls);
+    let leaves_out = format!("all but {} of {count} kill points", telling.len());
+    let points = if long(name, &leaves_out) {
+        (0..count).collect()
+    } else {
+        telling
+    };
+    for at in points {
         prepare();
         let run = kill_point::run(&mut netsetup(command), Some(at));
         // Threads and children run beside each other: the order of calls may differ a little.
@@ -55,11 +57,21 @@ fn killed_everywhere(
             run.calls.last()
         );
         assert_eq!(run.code, None, "{when}");
-        seen.extend(run.calls.last().copied());
+        assert_eq!(run.late, [""; 0], "{when}");
         repair(&when);
         before.assert_same(&sandbox.snapshot(), &when);
     }
-    assert!(seen.len() > 4, "only killed at {seen:?}");
+}
+
+/// One kill point for each pair of calls that follow each other: steps that repeat for each
+/// namespace are stopped in each of their gaps, but not in each namespace.
+fn telling(calls: &[&'static str]) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let pairs = iter::once("start").chain(calls.iter().copied()).zip(calls);
+    pairs
+        .enumerate()
+        .filter_map(|(at, pair)| seen.insert(pair).then_some(at))
+        .collect()
 }
 
 #[test]

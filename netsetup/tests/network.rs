@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use netsetup::failure::Failure;
@@ -246,6 +246,26 @@ fn an_owner_in_another_network_namespace_is_found_through_the_ledger() {
             network.close().unwrap();
         },
     );
+}
+
+#[test]
+fn what_was_left_in_another_network_namespace_goes_as_far_as_it_can_be_reached() {
+    let name = "what_was_left_in_another_network_namespace_goes_as_far_as_it_can_be_reached";
+    sandbox::run(name, |sandbox| {
+        let elsewhere = Namespace::new("elsewhere");
+        let before = sandbox.snapshot();
+        elsewhere.run(|| build().unwrap().into_guard().keep().unwrap());
+        assert!(guard::take_down(NAME).unwrap());
+        // The namespaces are gone, and take the veths along; the bridge cannot be seen from here.
+        let bridge = elsewhere.ip("-br link show type bridge");
+        assert!(bridge.starts_with("br100 "), "{bridge}");
+        let deadline = Instant::now() + SOON;
+        while !elsewhere.ip("-br link show type veth").is_empty() {
+            assert!(Instant::now() < deadline, "the veths stay");
+        }
+        elsewhere.ip("link delete br100");
+        before.assert_same(&sandbox.snapshot(), "after the network elsewhere");
+    });
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Topology {
 }
 
 /// All of them.
-pub const ALL: [Topology; 1] = [Topology {
+pub static ALL: [Topology; 1] = [Topology {
     name: neighbor_sharing::NAME,
     summary: "a wan, three neighbors and two LAN clients on one bridge",
     build: |on_step| Ok(neighbor_sharing::build(on_step)?.into_guard()),
@@ -31,8 +31,7 @@ pub const ALL: [Topology; 1] = [Topology {
 impl Topology {
     /// The topology of that name, or [`Failure::Usage`].
     pub fn find(name: &str) -> Result<&'static Topology> {
-        const TOPOLOGIES: &[Topology] = &ALL;
-        let found = TOPOLOGIES.iter().find(|topology| topology.name == name);
+        let found = ALL.iter().find(|topology| topology.name == name);
         found.ok_or_else(|| {
             let known: Vec<&str> = ALL.iter().map(|topology| topology.name).collect();
             Failure::Usage(format!(

@@ -16,6 +16,8 @@ use testbed::step;
 pub struct Run {
     /// The changing calls of it and its children, in their order.
     pub calls: Vec<&'static str>,
+    /// Changing calls that were still made after the kill, by children that did not die with it.
+    pub late: Vec<&'static str>,
     /// Its exit code; `None` if it was killed.
     pub code: Option<i32>,
 }
@@ -44,21 +46,31 @@ pub fn run(command: &mut Command, at: Option<usize>) -> Run {
     resume(program, None);
     let mut run = Run {
         calls: Vec::new(),
+        late: Vec::new(),
         code: None,
     };
     let mut killed = false;
+    // Who was about to make the call, held until the program is dead: by then the kernel has sent
+    // its children their signal.
+    let mut held = None;
     // Tests run in threads: only what this one started is waited for.
     let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     loop {
         match waitpid(None, Some(ours)) {
             Err(Errno::ECHILD) => return run,
             Ok(WaitStatus::PtraceSyscall(pid)) => {
-                if let Some(call) = entered(pid).filter(|_| !killed) {
-                    killed = at == Some(run.calls.len());
-                    run.calls.push(call);
-                    if killed {
-                        step("kill it", kill(program, Signal::SIGKILL));
+                match entered(pid) {
+                    Some(call) if killed => run.late.push(call),
+                    Some(call) => {
+                        killed = at == Some(run.calls.len());
+                        run.calls.push(call);
+                        if killed {
+                            step("kill it", kill(program, Signal::SIGKILL));
+                            held = Some(pid);
+                            continue;
+                        }
                     }
+                    None => {}
                 }
                 resume(pid, None);
             }
@@ -69,6 +81,11 @@ pub fn run(command: &mut Command, at: Option<usize>) -> Run {
             }
             Ok(WaitStatus::PtraceEvent(pid, _, _)) => resume(pid, None),
             Ok(WaitStatus::Exited(pid, code)) if pid == program => run.code = Some(code),
+            Ok(WaitStatus::Signaled(pid, _, _)) if pid == program => {
+                if let Some(held) = held.take() {
+                    resume(held, None);
+                }
+            }
             Ok(_) => {}
             Err(errno) => panic!("wait for the traced program: {errno}"),
         }
