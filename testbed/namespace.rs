@@ -9,6 +9,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to see a carrier or to check an address.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A network namespace to act in, whoever made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +168,8 @@ pub struct Veth {
 }
 
 impl Veth {
-    /// `veth((&here, "wan0"), (&router, "eth0"))`: both ends up.
+    /// `Veth::new((&here, "wan0"), (&router, "eth0"))`: both ends up, with carrier and, where
+    /// there is IPv6, a link-local address.
     pub fn new(one: (&Place, &str), other: (&Place, &str)) -> Veth {
         let end = |(place, interface): (&Place, &str)| match &place.name {
             Some(name) => format!("name {interface} netns {name}"),
@@ -180,6 +186,9 @@ impl Veth {
         };
         for (place, interface) in [one, other] {
             place.ip(&format!("link set {interface} up"));
+        }
+        for (place, interface) in [one, other] {
+            place.run(|| wait_until_usable(interface));
         }
         veth
     }
@@ -200,6 +209,43 @@ pub(crate) fn make_usable() {
         if std::path::Path::new(&path).exists() {
             step(&path, std::fs::write(&path, "0"));
         }
+    }
+}
+
+/// The kernel notices a carrier, and gives an address for it, in its own time.
+fn wait_until_usable(interface: &str) {
+    let ipv6_off = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    let has_ipv6 = std::fs::read_to_string(ipv6_off).is_ok_and(|off| off.trim() == "0");
+    let here = Place::here();
+    let deadline = Instant::now() + SETTLES_WITHIN;
+    loop {
+        let link = here.ip(&format!("-o link show dev {interface}"));
+        let addresses = here.ip(&format!("-6 -o address show dev {interface} scope link"));
+        let addressed = addresses.contains("fe80:") && !addresses.contains("tentative");
+        if link.contains("state UP") && (addressed || !has_ipv6) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not usable in time: {link}{addresses}"
+        );
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until no address of the caller's namespace is being checked for duplicates: its routes
+/// come when that is done. One whose check has failed stays as it is.
+pub(crate) fn wait_for_addresses() {
+    let deadline = Instant::now() + SETTLES_WITHIN;
+    while Instant::now() < deadline {
+        let tentative = Place::here().ip("-6 -o address show tentative");
+        if tentative
+            .lines()
+            .all(|address| address.contains("dadfailed"))
+        {
+            return;
+        }
+        sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that a tool could leave behind, as lines of text that can be compared.
 
 use crate::bpf::tcx_programs;
-use crate::namespace::Place;
+use crate::namespace::{Place, wait_for_addresses};
 use crate::step;
 use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use std::collections::BTreeMap;
@@ -86,6 +86,7 @@ impl Snapshot {
 
 /// What the caller's network namespace has.
 fn network() -> Vec<String> {
+    wait_for_addresses();
     let here = Place::here();
     let mut lines = Vec::new();
     let mut list = |what: &str, output: &str| {
@@ -153,7 +154,6 @@ fn settled(line: &str) -> String {
     let mut rest = line.split_whitespace();
     while let Some(word) = rest.next() {
         match word {
-            "tentative" => {}
             "valid_lft" | "preferred_lft" | "expires" | "fdb_n_learned" => {
                 rest.next();
             }
