@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 
 use crate::ip::{self, LinkState, Place};
 use crate::ledger::{Object, Record, complain};
-use crate::{link, namespace};
+use crate::{link, namespace, random};
 
 /// Removes the network, and its ledger. What could not be removed stays in the ledger, for the
 /// next start.
@@ -82,22 +82,40 @@ fn remove_links(record: &Record, objects: &[Object], lock: BorrowedFd<'_>) -> Re
         namespace: None,
         lock,
     };
-    let deletion = ip::batch_to_the_end(&delete_lines(&wanted, &ip::links()?), place);
-    let present = ip::links()?;
+    let links = ip::links()?;
+    let deletion = ip::batch_to_the_end(&delete_lines(&proved(&wanted, &links))?, place);
     // A link may have gone by itself between the list and its deletion: what counts is the end.
-    if !delete_lines(&wanted, &present).is_empty() {
+    let left = ip::links()?;
+    if !proved(&wanted, &left).is_empty() {
         deletion?;
     }
-    refuse_changed(&wanted, &present)
+    refuse_changed(&wanted, &left)
 }
 
-/// Lines that delete the links which prove themselves, by the names that they have now.
-fn delete_lines(wanted: &[(&str, &link::Identity)], present: &[LinkState]) -> Vec<String> {
+/// The links that prove themselves ours, by the names that they have now.
+fn proved<'a>(wanted: &[(&str, &link::Identity)], present: &'a [LinkState]) -> Vec<&'a str> {
     present
         .iter()
         .filter(|state| wanted.iter().any(|(_, identity)| identity.is(state)))
-        .map(|state| format!("link delete dev {}", state.ifname))
+        .map(|state| state.ifname.as_str())
         .collect()
+}
+
+/// Lines that put the links into a group of their own and delete that: the kernel waits for its
+/// readers once, not once for each link (7 links: 50 ms instead of 290).
+fn delete_lines(names: &[&str]) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Groups are 31 bits of anybody's choice, small numbers by hand. Far from those, a random one
+    // is ours alone.
+    let group = u32::from_ne_bytes(random::bytes()?) & 0x3fff_ffff | 0x4000_0000;
+    let mut lines: Vec<String> = names
+        .iter()
+        .map(|name| format!("link set dev {name} group {group}"))
+        .collect();
+    lines.push(format!("link delete group {group}"));
+    Ok(lines)
 }
 
 /// A link of our name and index with another MAC address was ours, most likely, but that is no
@@ -149,8 +167,18 @@ mod tests {
             link_state(101, "eth7", "52:54:00:00:00:01"),
             link_state(7, "wan0a", "52:54:00:00:00:02"),
         ];
-        assert_eq!(delete_lines(&wanted, &present), ["link delete dev renamed"]);
+        assert_eq!(proved(&wanted, &present), ["renamed"]);
         refuse_changed(&wanted, &present).unwrap();
+    }
+
+    #[test]
+    fn a_group_of_their_own_is_deleted() {
+        assert_eq!(delete_lines(&[]).unwrap(), [""; 0]);
+        let lines = delete_lines(&["br100", "wan0a"]).unwrap();
+        let group = lines[2].strip_prefix("link delete group ").unwrap();
+        assert!(group.parse::<u32>().unwrap() >= 1 << 30, "{group}");
+        let set = |name| format!("link set dev {name} group {group}");
+        assert_eq!(lines[..2], [set("br100"), set("wan0a")]);
     }
 
     #[test]
