@@ -1,10 +1,10 @@
 //! What ends a run, and what happens during it: one poll loop, no threads.
 //!
 //! [`Session::start`] is the first thing in `main`: from then on SIGINT, SIGTERM, SIGHUP and
-//! SIGUSR1 are read from a descriptor and interrupt nothing. During start-up
-//! [`Session::check`] between the steps notices them; afterwards [`Session::wait`] does. They
-//! stay blocked to the end of the process, so that a second Ctrl-C cannot cut clean-up short.
-//! Programs run by `std::process::Command` start with an empty signal mask all the same.
+//! SIGUSR1 interrupt nothing. During start-up [`Session::check`] between the steps notices them;
+//! afterwards [`Session::wait`] does. That lasts to the end of the process, so that a second
+//! Ctrl-C cannot cut clean-up short. Programs run by `std::process::Command` are not touched by
+//! it: in them, these signals do what they do by default.
 
 use std::fmt;
 use std::io;
@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 
 use crate::failure::Failure;
 use crate::netlink::{LinkEvent, LinkWatch};
 
+mod signals;
 mod stdin;
 
+use signals::{Signals, ignored};
 use stdin::{Line, Stdin};
 
 /// How often a job in the background looks whether it is in the foreground again, and may read
@@ -144,7 +145,7 @@ enum Confirmation {
 /// The end of a run, and its events. One per process, made and used by its main thread.
 #[derive(Debug)]
 pub struct Session {
-    signals: SignalFd,
+    signals: Signals,
     stdin: Stdin,
     options: Options,
     reload_asked: bool,
@@ -156,7 +157,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes over the signals. Call it before any thread is started: threads inherit the mask.
+    /// Takes over the signals.
     pub fn start(options: Options) -> Result<Self> {
         for (name, span) in [
             ("interval", options.interval),
@@ -167,25 +168,17 @@ impl Session {
                 return Err(Failure::Usage(format!("--{name} must be more than 0")).into());
             }
         }
-        let mut watched = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
-            watched.add(signal);
-        }
+        let mut watched = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
         // Under nohup(1) the hang-up of the terminal is to be survived.
         if options.reload || !ignored(Signal::SIGHUP) {
-            watched.add(Signal::SIGHUP);
+            watched.push(Signal::SIGHUP);
         }
-        let mut blocked = watched;
-        // With it blocked, reading the terminal from the background is an error, not a stop.
-        blocked.add(Signal::SIGTTIN);
-        blocked.thread_block().context("block signals")?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let confirmation = match options.confirm {
             Some(window) => Confirmation::Due(window),
             None => Confirmation::Settled,
         };
         Ok(Session {
-            signals: SignalFd::with_flags(&watched, flags).context("open a signalfd")?,
+            signals: Signals::take_over(&watched)?,
             stdin: Stdin::new(),
             options,
             reload_asked: false,
@@ -199,7 +192,7 @@ impl Session {
 
     /// Between two steps of start-up: [`Ended`] if a signal asked for the end meanwhile.
     pub fn check(&mut self) -> Result<()> {
-        while let Some(signal) = self.next_signal()? {
+        while let Some(signal) = self.signals.next()? {
             match signal {
                 // A confirmation counts only after the question.
                 Signal::SIGUSR1 => {}
@@ -269,14 +262,8 @@ impl Session {
         self.second = Beat::from(now, second);
     }
 
-    fn next_signal(&mut self) -> Result<Option<Signal>> {
-        let read = self.signals.read_signal().context("read signals")?;
-        let number = read.and_then(|info| i32::try_from(info.ssi_signo).ok());
-        Ok(number.and_then(|number| Signal::try_from(number).ok()))
-    }
-
     fn signal_event(&mut self) -> Result<Option<Event>> {
-        while let Some(signal) = self.next_signal()? {
+        while let Some(signal) = self.signals.next()? {
             match signal {
                 Signal::SIGUSR1 => {
                     if matches!(self.confirmation, Confirmation::Awaited { .. }) {
@@ -433,14 +420,4 @@ fn next_tick(tick: Instant, interval: Duration, now: Instant) -> Option<Instant>
     let late = now.saturating_duration_since(tick).as_nanos();
     let wait = interval_nanos - late % interval_nanos;
     now.checked_add(Duration::from_nanos(u64::try_from(wait).ok()?))
-}
-
-/// Whether this thread's process was started with the signal ignored.
-fn ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::termios::{FlushArg, tcflush};
 use nix::unistd::{getpgrp, read, tcgetpgrp};
 
@@ -87,7 +88,7 @@ impl Stdin {
                 return Line::None;
             }
             let mut byte = [0];
-            match read(io::stdin(), &mut byte) {
+            match self.read(&mut byte) {
                 Ok(1) if byte == *b"\n" => {
                     self.length = 0;
                     return Line::Read;
@@ -103,6 +104,20 @@ impl Stdin {
             }
         }
         Line::None
+    }
+
+    /// Reads; a terminal from the background is then an error (EIO) and does not stop this job
+    /// and its neighbours in a pipeline by SIGTTIN.
+    fn read(&self, bytes: &mut [u8]) -> nix::Result<usize> {
+        if !self.terminal {
+            return read(io::stdin(), bytes);
+        }
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGTTIN);
+        let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let result = read(io::stdin(), bytes);
+        before.thread_set_mask()?;
+        result
     }
 }
 
