@@ -2,12 +2,13 @@
 
 use crate::step;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use std::fmt;
 use std::fs::File;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -37,13 +38,15 @@ impl Place {
 
     /// Every place of this sandbox: here, and what /run/netns has.
     pub fn all() -> Vec<Place> {
-        let mut names: Vec<String> = match std::fs::read_dir("/run/netns") {
-            Ok(entries) => entries
-                .map(|entry| step("read /run/netns", entry))
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect(),
-            Err(_) => Vec::new(),
-        };
+        // A plain file is a namespace half made: there is nothing to enter.
+        let is_namespace =
+            |path: &Path| statfs(path).is_ok_and(|info| info.filesystem_type() == NSFS_MAGIC);
+        let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| step("read /run/netns", entry))
+            .filter(|entry| is_namespace(&entry.path()))
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         std::iter::once(Place::here())
             .chain(names.into_iter().map(Place::named))

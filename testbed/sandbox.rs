@@ -223,6 +223,9 @@ pub(crate) mod tests {
         fails("+ file /run/netns/stray", |_| {
             drop(here.ip("netns add stray"))
         });
+        fails("+ file /run/netns/half-made", |_| {
+            std::fs::write("/run/netns/half-made", "").unwrap();
+        });
         fails("+ mount / /mnt ", |_| {
             mount(
                 Some("tmpfs"),
