@@ -407,6 +407,25 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_one_thread_drops_for_all_of_it() {
+        // SAFETY: the child is a copy with this thread alone; it allocates and reads /proc,
+        // which glibc allows after fork, and leaves without running what the parent set up.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let dropped = drop_all(Scope::Process);
+                let left = Sets::read().map_or(u64::MAX, |sets| sets.effective | sets.permitted);
+                let code = i32::from(dropped.is_err()) + 2 * i32::from(left != 0);
+                // SAFETY: it takes a number and does not return.
+                unsafe { libc::_exit(code) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+    }
+
+    #[test]
     fn the_version_is_read_from_any_release() {
         assert_eq!(version("6.1.0-28-amd64\n"), Some((6, 1)));
         assert_eq!(version("5.15.0"), Some((5, 15)));

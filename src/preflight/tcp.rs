@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
+use nix::libc::ARPHRD_LOOPBACK;
 
 use crate::netlink::{Link, Netlink};
 
@@ -36,9 +37,17 @@ impl fmt::Display for TcpSession {
 
 /// The established TCP sessions, in the network namespace of the calling thread, whose packets
 /// leave over this interface: directly, through its bridge or bond, or through a VLAN on it. The
-/// own ssh session comes first. Sessions of other namespaces, routed through, are not seen.
+/// own ssh session comes first. Sessions within the host are not counted; those of other
+/// namespaces, routed through, are not seen.
 pub fn sessions_over(netlink: &mut Netlink, ifindex: u32) -> Result<Vec<TcpSession>> {
-    let above = standing_on(ifindex, &netlink.links()?);
+    let links = netlink.links()?;
+    if links
+        .iter()
+        .any(|link| link.ifindex == ifindex && link.arphrd == ARPHRD_LOOPBACK)
+    {
+        return Ok(Vec::new());
+    }
+    let above = standing_on(ifindex, &links);
     let mut addresses = BTreeSet::new();
     for &link in &above {
         addresses.extend(netlink.addresses(link)?.iter().map(|found| found.address));
