@@ -94,6 +94,31 @@ fn without_ip_the_package_is_named() {
 }
 
 #[test]
+fn every_batch_holds_the_instance_lock() {
+    sandbox::run("every_batch_holds_the_instance_lock", |_| {
+        // An `ip` that notes the sockets that it was given, before it is what it seems.
+        let script = "#!/bin/sh\n\
+             case \"$*\" in *-batch*) ls -l /proc/$$/fd | grep -c socket: >>/run/sockets;; esac\n\
+             PATH=${PATH#/run:} exec ip \"$@\"\n";
+        fs::write("/run/ip", script).unwrap();
+        fs::set_permissions("/run/ip", fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("/run:{}", std::env::var("PATH").unwrap());
+        for command in ["up", "down"] {
+            let mut netsetup = Command::new(env!("CARGO_BIN_EXE_netsetup"));
+            netsetup
+                .args([command, "neighbor_sharing"])
+                .env("PATH", &path);
+            assert_eq!(run(&mut netsetup), says(0, ""));
+        }
+        // The links, six namespaces, the removal.
+        let sockets = fs::read_to_string("/run/sockets").unwrap();
+        assert_eq!(sockets, "1\n".repeat(8));
+        fs::remove_file("/run/ip").unwrap();
+        fs::remove_file("/run/sockets").unwrap();
+    });
+}
+
+#[test]
 fn without_privilege_nothing_is_tried() {
     sandbox::run("without_privilege_nothing_is_tried", |sandbox| {
         let before = sandbox.snapshot();

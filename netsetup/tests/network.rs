@@ -44,8 +44,10 @@ fn conflict<T>(result: Result<T>) -> String {
 /// A TCP connection between two hosts of the network, accepted by the kernel.
 #[track_caller]
 fn connect(from: &str, to: &str, address: IpAddr) {
-    let address = SocketAddr::new(address, 7);
-    let listener = Place::named(to).run(|| step("listen", TcpListener::bind(address)));
+    // Any free port: other tests start children, which hold a copy of the last one until exec.
+    let free = SocketAddr::new(address, 0);
+    let listener = Place::named(to).run(|| step("listen", TcpListener::bind(free)));
+    let address = step("its address", listener.local_addr());
     Place::named(from).run(|| {
         let what = format!("connect {from} to {address}");
         step(what, TcpStream::connect_timeout(&address, SOON))
@@ -352,6 +354,33 @@ fn a_command_that_fails_is_named_and_what_was_built_is_undone() {
             before.assert_same(&sandbox.snapshot(), "after the failure");
         },
     );
+}
+
+#[test]
+fn a_port_is_waited_for_until_packets_pass() {
+    sandbox::run("a_port_is_waited_for_until_packets_pass", |_| {
+        let links = [
+            Link::bridge("br7"),
+            Link::veth("fara", "eth0", "far").port_of("br7"),
+        ];
+        let mut guard = Guard::claim("test", &["far"], &links).unwrap();
+        guard.make_namespace("far").unwrap();
+        guard.make_links(&links).unwrap();
+        let shown = || Place::here().ip("-d -o link show dev fara");
+        assert!(!shown().contains("state UP"), "{}", shown());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                Place::named("far").ip("link set dev eth0 up");
+            });
+            guard.wait_until_up(&["fara"]).unwrap();
+            let text = shown();
+            assert!(
+                text.contains("state UP") && text.contains("bridge_slave state forwarding"),
+                "{text}"
+            );
+        });
+    });
 }
 
 #[test]

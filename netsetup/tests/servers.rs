@@ -1,20 +1,42 @@
 //! Measurement servers: they listen when they are said to, and never outlive their owner.
 
 use std::env;
+use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netsetup::server::Kind;
 use netsetup::topology::neighbor_sharing::{self, NAME};
 use testbed::namespace::Place;
-use testbed::{sandbox, skip, step};
+use testbed::sandbox::{self, Sandbox};
+use testbed::{skip, step};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// Tells this test binary to build the network, to start the servers, and to wait.
+/// Tells this test binary to build the network, to start the servers, and to end when its input
+/// does.
 const ROLE: &str = "NETSETUP_TEST_OWNS_SERVERS";
+
+fn owner() -> Command {
+    let mut command = Command::new(step("this program", env::current_exe()));
+    command
+        .args(["--ignored", "--exact", "--nocapture", "role_of_an_owner"])
+        .env(ROLE, "1");
+    command
+}
+
+/// A process that was killed takes a moment to be gone.
+#[track_caller]
+fn wait_until_only(sandbox: &Sandbox, count: usize) {
+    let deadline = Instant::now() + SOON;
+    while sandbox.processes().len() > count {
+        let left = sandbox.processes();
+        assert!(Instant::now() < deadline, "still there: {left:?}");
+    }
+}
 
 #[test]
 fn servers_listen_at_once_and_end_with_the_network() {
@@ -28,14 +50,15 @@ fn servers_listen_at_once_and_end_with_the_network() {
         for _ in 0..3 {
             let mut network = neighbor_sharing::build(&mut |_| Ok(())).unwrap();
             assert_eq!(network.start_servers().unwrap(), Some(kind));
-            assert_eq!(sandbox.processes().len(), processes + 5);
-            for host in network.neighbors().iter().chain(network.locals()) {
+            // The last one first, and at once: it has had the least time.
+            for host in network.neighbors().iter().chain(network.locals()).rev() {
                 let address = SocketAddr::from((host.ipv4, kind.port()));
                 Place::named("wan0").run(|| {
                     let connection = TcpStream::connect_timeout(&address, SOON);
                     step(format!("connect to {address}"), connection)
                 });
             }
+            assert_eq!(sandbox.processes().len(), processes + 5);
             drop(network);
             before.assert_same(&sandbox.snapshot(), "after the servers");
         }
@@ -50,15 +73,12 @@ fn servers_die_with_an_owner_that_is_killed() {
     }
     sandbox::run(name, |sandbox| {
         let processes = sandbox.processes().len();
-        let mut command = Command::new(env::current_exe().unwrap());
-        let role = "role_of_an_owner_that_is_killed";
-        command
-            .args(["--ignored", "--exact", "--nocapture", role])
-            .env(ROLE, "1")
+        let mut owner = owner()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut owner = command.spawn().unwrap();
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut output = owner.stdout.take().unwrap();
         let mut said = String::new();
         while !said.contains("ready\n") {
@@ -70,24 +90,50 @@ fn servers_die_with_an_owner_that_is_killed() {
         assert_eq!(sandbox.processes().len(), processes + 6);
         owner.kill().unwrap();
         owner.wait().unwrap();
-        let deadline = Instant::now() + SOON;
-        while sandbox.processes().len() > processes {
-            let left = sandbox.processes();
-            assert!(Instant::now() < deadline, "still there: {left:?}");
-        }
+        wait_until_only(sandbox, processes);
         assert!(netsetup::guard::take_down(NAME).unwrap());
     });
 }
 
 #[test]
-#[ignore = "the owner in servers_die_with_an_owner_that_is_killed, nothing by itself"]
-fn role_of_an_owner_that_is_killed() {
+fn netserver_is_preferred_and_speaks_and_ends_with_its_children() {
+    let name = "netserver_is_preferred_and_speaks_and_ends_with_its_children";
+    if Command::new("iperf3").arg("--version").output().is_err() {
+        return skip(name, "iperf3 is not installed");
+    }
+    sandbox::run(name, |sandbox| {
+        // Stands in for netserver, which may not be installed: its line, a child as it has one
+        // for each connection, its port.
+        let line = "Starting netserver with host 'IN(6)ADDR_ANY' port '12865' and family AF_UNSPEC";
+        let script = format!(
+            "#!/bin/sh\n[ \"$*\" = -D ] || exit 1\necho \"{line}\"\nsleep 60 &\n\
+             exec iperf3 -s -p 12865 >/dev/null\n"
+        );
+        fs::write("/run/netserver", script).unwrap();
+        fs::set_permissions("/run/netserver", fs::Permissions::from_mode(0o755)).unwrap();
+        let processes = sandbox.processes().len();
+        let output = owner()
+            .env("PATH", format!("/run:{}", env::var("PATH").unwrap()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(said.matches(line).count(), 5, "{said}");
+        wait_until_only(sandbox, processes);
+        fs::remove_file("/run/netserver").unwrap();
+    });
+}
+
+#[test]
+#[ignore = "the owner in other tests, nothing by itself"]
+fn role_of_an_owner() {
     if env::var_os(ROLE).is_none() {
         return;
     }
     let mut network = neighbor_sharing::build(&mut |_| Ok(())).unwrap();
     network.start_servers().unwrap();
     println!("ready");
-    // Until we are killed, or until the test that started us has gone.
+    // Until we are killed, or until the test that started us closes our input.
     let _ = std::io::stdin().read(&mut [0; 1]);
 }
