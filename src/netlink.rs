@@ -14,7 +14,7 @@ use nix::libc;
 
 pub use socket::Refusal;
 use socket::Socket;
-pub use watch::{LinkChange, LinkEvent, LinkWatch, Watched};
+pub use watch::{LinkChange, LinkEvent, LinkWatch};
 use wire::{Attributes, Message, Request, i32_at, text, u16_at, u32_at};
 
 /// Bytes of `struct ifinfomsg`.

@@ -68,7 +68,7 @@ impl fmt::Display for LinkEvent {
 
 /// Which links a [`LinkWatch`] reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Watched {
+enum Watched {
     /// Every link, also those that appear later.
     All,
     /// The links of these numbers.
@@ -148,7 +148,7 @@ impl LinkWatch {
         self.known.insert(link.ifindex, link.clone().into());
     }
 
-    /// No longer reports the changes of the link `ifindex`.
+    /// No longer reports the changes of the link `ifindex`; a watch over every link goes on.
     pub fn remove(&mut self, ifindex: u32) {
         if let Watched::Only(numbers) = &mut self.watched {
             numbers.remove(&ifindex);
@@ -173,7 +173,7 @@ impl LinkWatch {
                 Read::Overrun => self.list_again()?,
             }
         }
-        Ok(None)
+        Ok(self.pending.pop_front())
     }
 
     /// Reads and applies one datagram.
