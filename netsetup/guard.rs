@@ -17,7 +17,7 @@ use crate::ledger::{self, Directory, Object, Owner, Record};
 use crate::link::{Identities, Link};
 use crate::namespace;
 use crate::privilege;
-use crate::removal::remove;
+use crate::removal::{complain, remove};
 use crate::server::{self, Server};
 
 /// How long links may take to come up; they take milliseconds.
@@ -46,18 +46,20 @@ impl Guard {
         let instance = Instance::claim(name)?;
         let _directory = Directory::lock()?;
         if let Some(left_over) = Record::load(name)? {
-            refuse_if_owned(&left_over)?;
+            refuse_if_alive(&left_over)?;
+            refuse_if_kept(&left_over)?;
             remove(left_over, instance.as_fd())
                 .with_context(|| format!("remove what a killed {name} left"))?;
         }
         let present = ip::links()?;
         refuse_strangers(namespaces, links, &present)?;
+        let identities = Identities::choose(&present)?;
         let record = Record::begin(name)?;
         record.store()?;
         Ok(Guard {
             servers: Vec::new(),
             record,
-            identities: Identities::choose(&present)?,
+            identities,
             armed: true,
             instance,
         })
@@ -171,7 +173,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
-            ledger::complain(&self.record.name, &format!("clean-up: {error:#}"));
+            complain(&self.record.name, &format!("clean-up: {error:#}"));
         }
     }
 }
@@ -183,34 +185,39 @@ pub fn take_down(name: &str) -> Result<bool> {
     let instance = Instance::claim(name)?;
     let _directory = Directory::lock()?;
     let Some(record) = Record::load(name)? else {
+        ledger::forget_draft(name)?;
         return Ok(false);
     };
-    if let Owner::Process(_) = record.owner {
-        refuse_if_owned(&record)?;
-    }
+    refuse_if_alive(&record)?;
     remove(record, instance.as_fd())?;
     Ok(true)
 }
 
 /// In this network namespace the instance lock says who lives, and we hold it. The ledger, which
 /// is shared by all network namespaces that have the same /run, says so for the others.
-fn refuse_if_owned(record: &Record) -> Result<()> {
-    let name = &record.name;
-    let refusal = match &record.owner {
-        Owner::Process(process)
-            if process.is_alive() && record.network_namespace != namespace::current()? =>
+fn refuse_if_alive(record: &Record) -> Result<()> {
+    match record.owner {
+        Owner::Process(owner)
+            if owner.is_alive() && record.network_namespace != namespace::current()? =>
         {
-            format!(
-                "{name} is already running as pid {} in another network namespace; stop it first",
-                process.pid
-            )
+            Err(Failure::Conflict(format!(
+                "{} is already running as pid {} in another network namespace; stop it first",
+                record.name, owner.pid
+            ))
+            .into())
         }
-        Owner::Process(_) => return Ok(()),
-        Owner::Kept => format!(
+        Owner::Process(_) | Owner::Kept => Ok(()),
+    }
+}
+
+fn refuse_if_kept(Record { name, owner, .. }: &Record) -> Result<()> {
+    match owner {
+        Owner::Process(_) => Ok(()),
+        Owner::Kept => Err(Failure::Conflict(format!(
             "{name} is kept up by `netsetup up`; take it down with `netsetup down {name}` first"
-        ),
-    };
-    Err(Failure::Conflict(refusal).into())
+        ))
+        .into()),
+    }
 }
 
 fn refuse_strangers(namespaces: &[&str], links: &[Link], present: &[ip::LinkState]) -> Result<()> {

@@ -150,6 +150,22 @@ mod tests {
         Instance::claim(&name).unwrap();
     }
 
+    #[test]
+    fn a_copy_that_somebody_still_has_of_a_freed_lock_is_waited_for() {
+        let name = format!("test of copies in {}", std::process::id());
+        let first = Instance::claim(&name).unwrap();
+        let copy = first.socket.try_clone().unwrap();
+        drop(first);
+        let (done, claimed) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| done.send(Instance::claim(&name)).unwrap());
+            let early = claimed.recv_timeout(Duration::from_millis(50));
+            assert!(early.is_err(), "claimed beside the copy: {early:?}");
+            drop(copy);
+            claimed.recv().unwrap().unwrap();
+        });
+    }
+
     /// The name that the role below is to claim.
     const ROLE: &str = "NETSETUP_TEST_CLAIMS";
 

@@ -5,7 +5,7 @@
 //! is not synced to a disk, because it describes objects that do not survive the kernel either.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -129,21 +129,33 @@ impl Record {
         let path = path(&self.name);
         let draft = draft_path(&self.name);
         let text = serde_json::to_vec_pretty(self).context("write the ledger as JSON")?;
-        fs::write(&draft, text).with_context(|| format!("write {}", draft.display()))?;
-        fs::rename(&draft, &path).with_context(|| format!("write {}", path.display()))
+        let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path));
+        if written.is_err() {
+            // Of a full disk, for one; what matters is the error above.
+            let _ = fs::remove_file(&draft);
+        }
+        written.with_context(|| format!("write {}", path.display()))
     }
 
     /// Removes the file.
     pub(crate) fn forget(&self) -> Result<()> {
-        for path in [draft_path(&self.name), path(&self.name)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", path.display()));
-                }
-                _ => {}
-            }
+        remove_if_there(&path(&self.name))?;
+        forget_draft(&self.name)
+    }
+}
+
+/// Removes what a writer left that was killed before its ledger was whole: before it had made
+/// anything.
+pub(crate) fn forget_draft(name: &str) -> Result<()> {
+    remove_if_there(&draft_path(name))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
         }
-        Ok(())
+        _ => Ok(()),
     }
 }
 
@@ -228,12 +240,6 @@ fn is_at_its_path(directory: &File) -> bool {
         (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
-}
-
-/// Tells the user what a clean-up without a caller could not do. Never panics, as `eprintln!`
-/// does on a closed stderr.
-pub(crate) fn complain(name: &str, what: &str) {
-    let _ = writeln!(io::stderr(), "{name}: {what}");
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -29,6 +30,11 @@ use crate::failure::Failure;
 
 /// Where `ip netns` keeps its namespaces.
 pub const DIRECTORY: &str = "/run/netns";
+
+/// How long the last user of [`DIRECTORY`] may take: another thread that is starting a child has
+/// copies of our descriptors until exec.
+const DIRECTORY_IS_FREED: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(1);
 
 /// What tells a network namespace from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,7 +294,15 @@ pub(crate) fn remove_directory(made: bool) -> Result<()> {
     if !empty {
         return Ok(());
     }
-    match umount2(DIRECTORY, MntFlags::empty()) {
+    // Not detached: that would hide a namespace which somebody mounts there at this moment.
+    let deadline = Instant::now() + DIRECTORY_IS_FREED;
+    let unmounted = loop {
+        match umount2(DIRECTORY, MntFlags::empty()) {
+            Err(Errno::EBUSY) if Instant::now() < deadline => thread::sleep(RETRY),
+            result => break result,
+        }
+    };
+    match unmounted {
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(Errno::EBUSY) => return Ok(()),
         Err(errno) => return Err(errno).with_context(|| format!("unmount {DIRECTORY}")),

@@ -1,12 +1,13 @@
 //! Exact removal of what a ledger lists: each object has to prove itself ours, by more than its
 //! name. What is gone already, or has become somebody else's, is passed over.
 
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Result, anyhow};
 
 use crate::ip::{self, LinkState, Place};
-use crate::ledger::{Object, Record, complain};
+use crate::ledger::{Object, Record};
 use crate::{link, namespace, random};
 
 /// Removes the network, and its ledger. What could not be removed stays in the ledger, for the
@@ -137,6 +138,12 @@ fn refuse_changed(wanted: &[(&str, &link::Identity)], present: &[LinkState]) -> 
         "the MAC address of {} was changed, so it cannot be proved ours; delete it by hand",
         changed.join(", ")
     ))
+}
+
+/// Tells the user what a clean-up without a caller could not do. Never panics, as `eprintln!`
+/// does on a closed stderr.
+pub(crate) fn complain(name: &str, what: &str) {
+    let _ = writeln!(io::stderr(), "{name}: {what}");
 }
 
 #[cfg(test)]

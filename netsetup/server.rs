@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::child;
@@ -94,8 +95,10 @@ impl Server {
         let what = format!("{program} {argument} in namespace {}", self.namespace);
         let deadline = Instant::now() + LISTENS;
         loop {
-            if let Some(status) = self.child.try_wait().context("wait for a server")? {
-                bail!("{what} ended at once ({status})");
+            match self.state().with_context(|| format!("look at {what}"))? {
+                WaitStatus::StillAlive => {}
+                WaitStatus::Exited(_, code) => bail!("{what} ended at once, with exit code {code}"),
+                status => bail!("{what} ended at once ({status:?})"),
             }
             if listens(self.child.id(), self.kind.port())
                 .map_err(|error| anyhow!(error).context(format!("look at the sockets of {what}")))?
@@ -108,14 +111,23 @@ impl Server {
             sleep(Duration::from_millis(1));
         }
     }
+
+    /// Does not reap it: as long as nobody does, its pid and process group are its own.
+    fn state(&self) -> Result<WaitStatus> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        Ok(waitid(Id::Pid(self.pid()?), flags)?)
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The group: netserver has a child for each connection. It cannot have become another
-        // group of that number, because its leader has not been reaped.
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        // The group, because netserver has a child for each connection.
+        if let Ok(group) = self.pid() {
+            let _ = killpg(group, Signal::SIGKILL);
         }
         let _ = self.child.wait();
     }

@@ -1,7 +1,6 @@
 //! The command `netsetup`: what it says, and how it ends.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -21,6 +20,14 @@ fn run(command: &mut Command) -> (i32, String, String) {
 
 fn netsetup(arguments: &[&str]) -> (i32, String, String) {
     run(Command::new(env!("CARGO_BIN_EXE_netsetup")).args(arguments))
+}
+
+/// Makes a program of `source`. A process of its own writes it: a thread of ours that is starting a
+/// child would pass the open file on, and what is open for writing cannot be run.
+fn install(source: &str, program: &str) {
+    let mut command = Command::new("install");
+    let status = command.args(["-m", "755", source, program]).status();
+    assert!(step("run install", status).success());
 }
 
 fn says(code: i32, stderr: &str) -> (i32, String, String) {
@@ -100,8 +107,8 @@ fn every_batch_holds_the_instance_lock() {
         let script = "#!/bin/sh\n\
              case \"$*\" in *-batch*) ls -l /proc/$$/fd | grep -c socket: >>/run/sockets;; esac\n\
              PATH=${PATH#/run:} exec ip \"$@\"\n";
-        fs::write("/run/ip", script).unwrap();
-        fs::set_permissions("/run/ip", fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write("/run/script", script).unwrap();
+        install("/run/script", "/run/ip");
         let path = format!("/run:{}", std::env::var("PATH").unwrap());
         for command in ["up", "down"] {
             let mut netsetup = Command::new(env!("CARGO_BIN_EXE_netsetup"));
@@ -113,8 +120,9 @@ fn every_batch_holds_the_instance_lock() {
         // The links, six namespaces, the removal.
         let sockets = fs::read_to_string("/run/sockets").unwrap();
         assert_eq!(sockets, "1\n".repeat(8));
-        fs::remove_file("/run/ip").unwrap();
-        fs::remove_file("/run/sockets").unwrap();
+        for file in ["/run/ip", "/run/script", "/run/sockets"] {
+            fs::remove_file(file).unwrap();
+        }
     });
 }
 
@@ -124,8 +132,7 @@ fn without_privilege_nothing_is_tried() {
         let before = sandbox.snapshot();
         // Where nobody may read it: the build folder may be private.
         let copy = "/run/netsetup";
-        fs::copy(env!("CARGO_BIN_EXE_netsetup"), copy).unwrap();
-        fs::set_permissions(copy, fs::Permissions::from_mode(0o755)).unwrap();
+        install(env!("CARGO_BIN_EXE_netsetup"), copy);
         for command in ["up", "down"] {
             let nobody = 65534;
             let mut command_line = Command::new(copy);

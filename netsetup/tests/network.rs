@@ -171,11 +171,12 @@ fn a_machine_that_has_never_had_a_namespace_is_left_as_it_was() {
                 assert_eq!(fs::exists(namespace::DIRECTORY).unwrap(), keep_one);
                 drop(own);
             }
-            umount2("/run/netns", MntFlags::empty()).unwrap();
+            // Detached, because other tests start children, which hold what we hold until exec.
+            umount2("/run/netns", MntFlags::MNT_DETACH).unwrap();
             fs::remove_dir("/run/netns").unwrap();
             assert_eq!(fs::read_dir("/run").unwrap().count(), 0);
             assert_eq!(mounts(), before);
-            umount2("/run", MntFlags::empty()).unwrap();
+            umount2("/run", MntFlags::MNT_DETACH).unwrap();
         },
     );
 }
