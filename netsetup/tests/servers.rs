@@ -105,7 +105,7 @@ fn netserver_is_preferred_and_speaks_and_ends_with_its_children() {
         // for each connection, its port.
         let line = "Starting netserver with host 'IN(6)ADDR_ANY' port '12865' and family AF_UNSPEC";
         let script = format!(
-            "#!/bin/sh\n[ \"$*\" = -D ] || exit 1\necho \"{line}\"\nsleep 60 &\n\
+            "#!/bin/sh\n[ \"$*\" = -D ] || exit 1\necho \"{line}\"\nsleep 60 >/dev/null 2>&1 &\n\
              exec iperf3 -s -p 12865 >/dev/null\n"
         );
         fs::write("/run/script", script).unwrap();

@@ -47,7 +47,7 @@ pub struct Host {
     pub port: String,
     /// Its IPv4 address.
     pub ipv4: Ipv4Addr,
-    /// Its IPv6 address, unless the kernel speaks no IPv6.
+    /// Its IPv6 address; not assigned where the kernel speaks no IPv6.
     pub ipv6: Ipv6Addr,
 }
 
