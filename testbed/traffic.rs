@@ -5,7 +5,7 @@
 //! which it was opened, so only opening one needs to be there. Flows run beside each other in
 //! `std::thread::scope`.
 
-use crate::namespace::Place;
+use crate::namespace::{Place, wait_for_addresses};
 use crate::step;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -119,6 +119,9 @@ pub fn tcp_transfer(from: &Place, to: &Place, address: IpAddr, bytes: usize, wit
 
 fn connection(from: &Place, to: &Place, address: IpAddr) -> (TcpStream, TcpStream) {
     let what = format!("TCP from {from} to {address} ({to})");
+    for place in [from, to] {
+        place.run(wait_for_addresses);
+    }
     let listener = to.run(|| step(format!("{what}: listen"), TcpListener::bind((address, 0))));
     let bound = step(format!("{what}: own address"), listener.local_addr());
     let connect = || TcpStream::connect_timeout(&bound, CONNECTS_WITHIN);
@@ -215,6 +218,9 @@ pub struct Delivery {
 /// One UDP flow from one place to an address of another.
 pub fn udp(from: &Place, to: &Place, address: IpAddr, flood: Flood, window: Window) -> Delivery {
     let what = format!("UDP from {from} to {address} ({to})");
+    for place in [from, to] {
+        place.run(wait_for_addresses);
+    }
     let receiver = to.run(|| step(format!("{what}: bind"), UdpSocket::bind((address, 0))));
     let bound = step(format!("{what}: own address"), receiver.local_addr());
     let any: SocketAddr = match address {
@@ -300,6 +306,7 @@ fn receive_datagrams(
 
 /// Whether one ping is answered within a second.
 pub fn reaches(from: &Place, to: IpAddr) -> bool {
+    from.run(wait_for_addresses);
     let mut ping = from.command("ping");
     let output = ping
         .args(["-n", "-c", "1", "-W", "1", &to.to_string()])
