@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 #[derive(Debug)]
 pub struct Screen {
     terminal: bool,
-    /// Lines of the last picture, which the next one covers.
+    /// Lines between the cursor and the first line of the last picture.
     drawn: usize,
 }
 
@@ -19,22 +19,35 @@ impl Screen {
         }
     }
 
-    /// Shows a picture in the place of the last one; in a pipe below it, after an empty line.
-    pub fn draw(&mut self, picture: &str) -> io::Result<()> {
+    /// Shows a picture in the place of the last one, and `prompt` below it. In a pipe there is no
+    /// place to go back to and nobody to prompt: the picture follows after an empty line.
+    pub fn draw(&mut self, picture: &str, prompt: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.drawn > 0 {
-            if self.terminal {
-                // Up to the first line of the last picture, then clear to the end of the screen.
-                write!(out, "\r\x1b[{}A\x1b[J", self.drawn)?;
-            } else {
-                writeln!(out)?;
-            }
-        } else if self.terminal {
-            write!(out, "\r\x1b[J")?;
+        if self.terminal {
+            self.go_back(&mut out)?;
+            write!(out, "{picture}{prompt}")?;
+            self.drawn = picture.lines().count();
+        } else {
+            write!(out, "\n{picture}")?;
         }
-        out.write_all(picture.as_bytes())?;
-        out.flush()?;
-        self.drawn = picture.lines().count();
-        Ok(())
+        out.flush()
+    }
+
+    /// Shows a picture below everything else, for good.
+    pub fn conclude(&mut self, picture: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        // What the user typed has moved the cursor, so an old picture stays where it is.
+        write!(out, "\n{picture}")?;
+        self.drawn = 0;
+        out.flush()
+    }
+
+    /// To the first line of the last picture, or of the line that the cursor is in; the screen is
+    /// cleared from there.
+    fn go_back(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.drawn {
+            0 => write!(out, "\r\x1b[J"),
+            lines => write!(out, "\r\x1b[{lines}A\x1b[J"),
+        }
     }
 }

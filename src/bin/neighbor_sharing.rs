@@ -1,6 +1,6 @@
 //! neighbor_sharing: `--help` says what it does, docs/neighbor_sharing.md how.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
@@ -68,6 +68,9 @@ fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
         privilege::drop_after_attach(Scope::Process)?;
     }
     eprintln!("{}", sharing.config());
+    if io::stdin().is_terminal() {
+        eprintln!("Press enter when finished");
+    }
 
     let mut reporter = Reporter::new(arguments.common.json);
     let result = watch(arguments, session, &mut sharing, &mut reporter);

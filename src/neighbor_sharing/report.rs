@@ -16,6 +16,8 @@ use crate::screen::Screen;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.neighbor_sharing/1";
+/// How a run is ended, said wherever it waits for that.
+pub const PROMPT: &str = "Press enter when finished: ";
 /// Addresses in the table on the terminal; the JSON report has all of them.
 const TOP: usize = 10;
 
@@ -124,7 +126,7 @@ impl Reporter {
         if self.json {
             print_line(&report)?;
         } else {
-            self.screen.draw(&report.to_string())?;
+            self.screen.draw(&report.to_string(), PROMPT)?;
         }
         Ok(())
     }
@@ -138,7 +140,7 @@ impl Reporter {
         if self.json {
             print_line(&report)?;
         } else {
-            self.screen.draw(&report.to_string())?;
+            self.screen.conclude(&report.to_string())?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use netsetup::server::Kind;
 use netsetup::topology::neighbor_sharing::{self, Host, Network};
 
+use super::report::PROMPT;
 use super::{Arguments, Port, Ports};
 use crate::netlink::Netlink;
 use crate::preflight;
@@ -109,7 +110,7 @@ impl Simulation {
                  install iperf3, or try --demo"
             )?;
         }
-        write!(out, "Press enter when finished: ")?;
+        write!(out, "{PROMPT}")?;
         out.flush()?;
         Ok(())
     }

@@ -1,0 +1,135 @@
+//! Every command line of the documents that the originals came with, from `compat/`, unchanged but
+//! for what is not part of the command: the path that the document leaves open, and `sudo`, which a
+//! root test does not need.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use testbed::namespace::Place;
+use testbed::process::{Input, Output};
+use testbed::sandbox::{self, Sandbox};
+
+/// The compatible folder of an original.
+fn compat(original: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("compat")
+        .join(original)
+}
+
+/// A command that finds the binaries of this very build.
+fn on_this_build(program: impl AsRef<Path>) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
+    let mut command = Command::new(program.as_ref());
+    command.env(
+        "NETBPF_BIN_DIR",
+        binary.parent().expect("a binary is in a folder"),
+    );
+    command
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").expect("PATH is set");
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// `sudo ip netns exec wan0 netperf -H ADDRESS -l 2` where netperf is, else the same measurement
+/// with iperf3; Mbit/s.
+fn measure(address: &str) -> f64 {
+    if is_installed("netperf") {
+        let text = output(&[
+            "ip", "netns", "exec", "wan0", "netperf", "-H", address, "-l", "2",
+        ]);
+        let last = text
+            .split_whitespace()
+            .last()
+            .expect("netperf prints the throughput last");
+        return last
+            .parse()
+            .unwrap_or_else(|_| panic!("no throughput at the end of:\n{text}"));
+    }
+    testbed::skip(
+        "netperf_of_the_neighbor_sharing_document",
+        "netperf is not in Debian's main; iperf3 takes its place",
+    );
+    let arguments = [
+        "ip", "netns", "exec", "wan0", "iperf3", "-c", address, "-t", "2", "-C",
+    ];
+    let text = output(&[arguments.as_slice(), &["cubic", "-f", "m"]].concat());
+    let receiver = text.lines().find(|line| line.ends_with("receiver"));
+    let receiver = receiver.unwrap_or_else(|| panic!("no receiver's line in:\n{text}"));
+    let rate = receiver
+        .split("Mbits/sec")
+        .next()
+        .and_then(|text| text.split_whitespace().last());
+    rate.and_then(|rate| rate.parse().ok())
+        .unwrap_or_else(|| panic!("no rate in {receiver}"))
+}
+
+fn output(words: &[&str]) -> String {
+    let mut command = Place::here().command(words[0]);
+    let output = command
+        .args(&words[1..])
+        .output()
+        .expect("start the command");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{words:?}: {}\n{text}{errors}",
+        output.status
+    );
+    text
+}
+
+/// `sudo /path/to/neighbor_sharing/neighbor_sharing.py`, then the two measurements "in another
+/// shell", then Enter.
+fn neighbor_sharing_document(sandbox: &Sandbox, command: Command) {
+    let mut tool = sandbox.start_with(command, Input::Open, Output::Read);
+    tool.wait_for("Press enter when finished: ", Duration::from_secs(10));
+    let text = tool.stdout();
+    for line in [
+        "Network ready. Create a shell in the wan0 namespace and test with ",
+        "   (Neighbors are 172.16.1.100-102, and LAN clients are 172.16.1.150-151)",
+        " e.g.: ip netns exec wan0 ",
+    ] {
+        assert!(text.contains(line), "'{line}' is not in:\n{text}");
+    }
+    let to_neighbor = measure("172.16.1.100");
+    assert!(
+        (0.10..=0.30).contains(&to_neighbor),
+        "{to_neighbor} Mbit/s to a neighbor"
+    );
+    let to_client = measure("172.16.1.150");
+    assert!(
+        (0.9..=1.3).contains(&to_client),
+        "{to_client} Mbit/s to a LAN client"
+    );
+    tool.write("\n");
+    tool.finish(Duration::from_secs(5)).assert_code(0);
+}
+
+#[test]
+fn neighbor_sharing_by_its_own_name() {
+    sandbox::run("neighbor_sharing_by_its_own_name", |sandbox| {
+        let script = compat("neighbor_sharing").join("neighbor_sharing.py");
+        neighbor_sharing_document(sandbox, on_this_build(script));
+    });
+}
+
+#[test]
+fn neighbor_sharing_through_python() {
+    if !is_installed("python3") {
+        return testbed::skip(
+            "neighbor_sharing_through_python",
+            "python3 is not installed",
+        );
+    }
+    sandbox::run("neighbor_sharing_through_python", |sandbox| {
+        let mut command = on_this_build("python3");
+        command.arg(compat("neighbor_sharing").join("tc_neighbor_sharing.py"));
+        command.arg("--duration").arg("0.2");
+        let tool = sandbox.start(command);
+        tool.finish(Duration::from_secs(10)).assert_code(0);
+    });
+}
