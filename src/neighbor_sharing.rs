@@ -5,6 +5,7 @@
 mod arguments;
 mod demo;
 mod interfaces;
+mod picture;
 mod report;
 mod simulation;
 mod table;

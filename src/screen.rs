@@ -25,7 +25,8 @@ impl Screen {
         let mut out = io::stdout().lock();
         if self.terminal {
             self.go_back(&mut out)?;
-            write!(out, "{picture}{prompt}")?;
+            // Without wrapping, so that a line of the picture is a line of the screen.
+            write!(out, "\x1b[?7l{picture}\x1b[?7h{prompt}")?;
             self.drawn = picture.lines().count();
         } else {
             write!(out, "\n{picture}")?;

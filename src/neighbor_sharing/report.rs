@@ -1,10 +1,9 @@
 //! What neighbor_sharing reports: the figures, as JSON lines and as a table.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -18,82 +17,80 @@ use crate::screen::Screen;
 const SCHEMA: &str = "netbpf.neighbor_sharing/1";
 /// How a run is ended, said wherever it waits for that.
 pub const PROMPT: &str = "Press enter when finished: ";
-/// Addresses in the table on the terminal; the JSON report has all of them.
-const TOP: usize = 10;
 
 /// The figures of one moment, counted from the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    schema: &'static str,
+    pub(super) schema: &'static str,
     /// Seconds since 1970.
-    time: f64,
+    pub(super) time: f64,
     /// Seconds since the programs were attached.
-    elapsed: f64,
+    pub(super) elapsed: f64,
     /// Seconds that the rates were taken over.
-    interval: f64,
+    pub(super) interval: f64,
     /// The last report of a run.
-    r#final: bool,
-    dry_run: bool,
-    meters: Vec<Meter>,
+    pub(super) r#final: bool,
+    pub(super) dry_run: bool,
+    pub(super) meters: Vec<Meter>,
     /// The busiest first.
-    addresses: Vec<Address>,
+    pub(super) addresses: Vec<Address>,
     /// Counted, but for no address: unknown ones, and what is not IP.
-    unattributed: PerWay<Counter>,
-    forgotten: Forgotten,
-    ports: Vec<PortReport>,
+    pub(super) unattributed: PerWay<Counter>,
+    pub(super) forgotten: Forgotten,
+    pub(super) ports: Vec<PortReport>,
     /// A neighbor's share of the table is used up: unknown addresses count as this class.
-    unknown_counts_as: Class,
-    events: Events,
+    pub(super) unknown_counts_as: Class,
+    pub(super) events: Events,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Meter {
-    class: Class,
-    way: Way,
+pub(super) struct Meter {
+    pub(super) class: Class,
+    pub(super) way: Way,
     /// Bits per second; null: not limited.
-    limit: Option<Rate>,
+    pub(super) limit: Option<Rate>,
     /// Bits per second that passed in the interval.
-    passed_rate: f64,
+    pub(super) passed_rate: f64,
     #[serde(flatten)]
-    total: Counter,
+    pub(super) total: Counter,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Address {
-    address: IpAddr,
-    class: Class,
-    port: String,
+pub(super) struct Address {
+    pub(super) address: IpAddr,
+    pub(super) class: Class,
+    pub(super) port: String,
     /// Seconds since its last packet.
-    silent: f64,
+    pub(super) silent: f64,
     #[serde(flatten)]
-    counts: PerWay<Counter>,
+    pub(super) counts: PerWay<Counter>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct PortReport {
-    port: String,
-    class: Class,
-    addresses: u64,
-    quota: u32,
+pub(super) struct PortReport {
+    pub(super) port: String,
+    pub(super) class: Class,
+    pub(super) addresses: u64,
+    pub(super) quota: u32,
 }
 
 /// Whatever was passed over, given up or lost; `struct events` of the BPF program.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Events {
-    control: u64,
-    exempt: u64,
-    malformed: u64,
-    not_from_a_port: u64,
-    lost_race: u64,
-    learned: u64,
-    moved: u64,
-    taken_over: u64,
-    claim_by_neighbor: u64,
-    claim_by_lan: u64,
-    neighbors_full: u64,
-    lan_full: u64,
-    outside_nets: u64,
-    unknown_while_full: u64,
+pub(super) struct Events {
+    pub(super) control: u64,
+    pub(super) exempt: u64,
+    pub(super) malformed: u64,
+    pub(super) not_from_a_port: u64,
+    pub(super) lost_race: u64,
+    pub(super) learned: u64,
+    pub(super) moved: u64,
+    pub(super) taken_over: u64,
+    pub(super) claim_by_neighbor: u64,
+    pub(super) claim_by_lan: u64,
+    pub(super) neighbors_full: u64,
+    pub(super) lan_full: u64,
+    pub(super) outside_nets: u64,
+    pub(super) unknown_while_full: u64,
 }
 
 /// Takes reports and prints them.
@@ -279,237 +276,4 @@ fn events(sharing: &Sharing<'_>) -> Result<Events> {
         sum.unknown_while_full += cpu.unknown_while_full;
     }
     Ok(sum)
-}
-
-impl Events {
-    /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
-    fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let mut note = |count: u64, text: &str| {
-            if count > 0 {
-                notes.push(format!("{} {text}", grouped(count)));
-            }
-        };
-        note(
-            self.lost_race,
-            "packets dropped because other CPUs were quicker at the bucket",
-        );
-        note(
-            self.claim_by_neighbor,
-            "packets of neighbors with an address of the LAN",
-        );
-        note(
-            self.claim_by_lan,
-            "packets of the LAN with an address of a neighbor",
-        );
-        note(
-            self.taken_over,
-            "addresses went to the other class after a long silence",
-        );
-        note(
-            self.neighbors_full,
-            "addresses of neighbors not learned: their share is used up",
-        );
-        note(
-            self.lan_full,
-            "addresses of the LAN not learned: their share is used up",
-        );
-        note(
-            self.outside_nets,
-            "packets on the wrong side of --neighbor-net",
-        );
-        note(
-            self.unknown_while_full,
-            "packets to unknown addresses while neighbors' share was full",
-        );
-        note(self.malformed, "packets that could not be parsed");
-        note(self.exempt, "packets exempt");
-        notes
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dropped = if self.dry_run {
-            "would drop"
-        } else {
-            "dropped"
-        };
-        let (seconds, span) = (self.elapsed, self.interval);
-        let last = if self.r#final {
-            "in all".to_owned()
-        } else {
-            format!("last {span:.1} s")
-        };
-        writeln!(
-            f,
-            "{seconds:.1} s; rates: {last}; packets are wire segments, bytes L2 frames"
-        )?;
-        writeln!(
-            f,
-            "{:<9} {:<9} {:>9} {:>11} {:>12} {:>10} {:>12} {:>10}",
-            "class", "way", "limit", "rate", "packets", "bytes", dropped, "bytes"
-        )?;
-        for meter in &self.meters {
-            let limit = meter
-                .limit
-                .map_or_else(|| "none".to_owned(), |rate| rate.to_string());
-            writeln!(
-                f,
-                "{:<9} {:<9} {:>9} {:>11} {:>12} {:>10} {:>12} {:>10}",
-                meter.class.name(),
-                meter.way.name(),
-                limit,
-                bits_per_second(meter.passed_rate),
-                grouped(meter.total.packets),
-                bytes(meter.total.bytes),
-                grouped(meter.total.dropped_packets),
-                bytes(meter.total.dropped_bytes),
-            )?;
-        }
-        self.write_addresses(f, dropped)?;
-        if self.forgotten.addresses > 0 {
-            writeln!(
-                f,
-                "{} addresses forgotten after silence",
-                grouped(self.forgotten.addresses)
-            )?;
-        }
-        for port in &self.ports {
-            if port.addresses * 10 >= u64::from(port.quota) * 9 {
-                let PortReport {
-                    port,
-                    addresses,
-                    quota,
-                    ..
-                } = port;
-                writeln!(
-                    f,
-                    "{port} owns {addresses} addresses of the {quota} that it may"
-                )?;
-            }
-        }
-        for note in self.events.notes() {
-            writeln!(f, "{note}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Report {
-    fn write_addresses(&self, f: &mut fmt::Formatter<'_>, dropped: &str) -> fmt::Result {
-        if self.addresses.is_empty() {
-            return writeln!(f, "no address learned yet");
-        }
-        writeln!(
-            f,
-            "{:<25} {:<9} {:<15} {:>9} {:>10} {:>9} {:>10} {:>6}",
-            "address", "class", "port", "download", dropped, "upload", dropped, "silent"
-        )?;
-        for address in self.addresses.iter().take(TOP) {
-            let PerWay { download, upload } = address.counts;
-            writeln!(
-                f,
-                "{:<25} {:<9} {:<15} {:>9} {:>10} {:>9} {:>10} {:>6}",
-                address.address.to_string(),
-                address.class.name(),
-                address.port,
-                bytes(download.bytes),
-                bytes(download.dropped_bytes),
-                bytes(upload.bytes),
-                bytes(upload.dropped_bytes),
-                span(Duration::from_secs_f64(address.silent)),
-            )?;
-        }
-        match self.addresses.len().saturating_sub(TOP) {
-            0 => Ok(()),
-            more => writeln!(f, "and {} addresses more", grouped(more as u64)),
-        }
-    }
-}
-
-impl Class {
-    fn name(self) -> &'static str {
-        match self {
-            Class::Rest => "rest",
-            Class::Neighbor => "neighbor",
-        }
-    }
-}
-
-impl Way {
-    fn name(self) -> &'static str {
-        match self {
-            Way::Download => "download",
-            Way::Upload => "upload",
-        }
-    }
-}
-
-/// 1234567 as "1,234,567".
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn bytes(count: u64) -> String {
-    scaled(count as f64, "B")
-}
-
-fn bits_per_second(rate: f64) -> String {
-    scaled(rate, "bit/s")
-}
-
-/// Three digits and a prefix of thousands.
-fn scaled(mut value: f64, unit: &str) -> String {
-    let mut prefix = "";
-    for next in ["k", "M", "G", "T", "P"] {
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        prefix = next;
-    }
-    let decimals = match value {
-        _ if prefix.is_empty() => 0,
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {prefix}{unit}")
-}
-
-fn span(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..120 => format!("{seconds}s"),
-        seconds @ 120..7200 => format!("{}m", seconds / 60),
-        seconds => format!("{}h", seconds / 3600),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_for_readers() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ];
-        assert!(cases.iter().all(|(number, text)| grouped(*number) == *text));
-        assert_eq!(bits_per_second(127_900.0), "128 kbit/s");
-        assert_eq!(bits_per_second(1_024_000.0), "1.02 Mbit/s");
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(999_600), "1.00 MB");
-    }
 }

@@ -1,0 +1,244 @@
+//! The report as a picture for readers: 80 columns, and short enough for a small terminal.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::report::{Events, PortReport, Report};
+use super::{Class, PerWay, Way};
+
+/// Addresses in the picture; the JSON report has all of them.
+const TOP: usize = 8;
+
+impl Events {
+    /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |count: u64, text: &str| {
+            if count > 0 {
+                notes.push(format!("{} {text}", grouped(count)));
+            }
+        };
+        note(
+            self.lost_race,
+            "packets dropped because other CPUs were quicker at the bucket",
+        );
+        note(
+            self.claim_by_neighbor,
+            "packets of neighbors with an address of the LAN",
+        );
+        note(
+            self.claim_by_lan,
+            "packets of the LAN with an address of a neighbor",
+        );
+        note(
+            self.taken_over,
+            "addresses went to the other class after a long silence",
+        );
+        note(
+            self.neighbors_full,
+            "addresses of neighbors not learned: their share is used up",
+        );
+        note(
+            self.lan_full,
+            "addresses of the LAN not learned: their share is used up",
+        );
+        note(
+            self.outside_nets,
+            "packets on the wrong side of --neighbor-net",
+        );
+        note(
+            self.unknown_while_full,
+            "packets to unknown addresses while neighbors' share was full",
+        );
+        note(self.malformed, "packets that could not be parsed");
+        note(self.exempt, "packets exempt");
+        notes
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dropped = if self.dry_run {
+            "would drop"
+        } else {
+            "dropped"
+        };
+        let (seconds, span) = (self.elapsed, self.interval);
+        let last = if self.r#final {
+            "in all".to_owned()
+        } else {
+            format!("last {span:.1} s")
+        };
+        writeln!(
+            f,
+            "{seconds:.1} s; rates: {last}; packets are wire segments, bytes L2 frames"
+        )?;
+        writeln!(
+            f,
+            "{:<8} {:<8} {:>8} {:>11} {:>10} {:>8} {:>10} {:>8}",
+            "class", "way", "limit", "rate", "packets", "bytes", dropped, "bytes"
+        )?;
+        for meter in &self.meters {
+            let limit = meter
+                .limit
+                .map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+            writeln!(
+                f,
+                "{:<8} {:<8} {:>8} {:>11} {:>10} {:>8} {:>10} {:>8}",
+                meter.class.name(),
+                meter.way.name(),
+                limit,
+                bits_per_second(meter.passed_rate),
+                grouped(meter.total.packets),
+                bytes(meter.total.bytes),
+                grouped(meter.total.dropped_packets),
+                bytes(meter.total.dropped_bytes),
+            )?;
+        }
+        self.write_addresses(f)?;
+        if self.forgotten.addresses > 0 {
+            writeln!(
+                f,
+                "{} addresses forgotten after silence",
+                grouped(self.forgotten.addresses)
+            )?;
+        }
+        for port in &self.ports {
+            if port.addresses * 10 >= u64::from(port.quota) * 9 {
+                let PortReport {
+                    port,
+                    addresses,
+                    quota,
+                    ..
+                } = port;
+                writeln!(
+                    f,
+                    "{port} owns {addresses} addresses of the {quota} that it may"
+                )?;
+            }
+        }
+        for note in self.events.notes() {
+            writeln!(f, "{note}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn write_addresses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let drop = if self.dry_run { "would" } else { "drop" };
+        if self.addresses.is_empty() {
+            return writeln!(f, "no address learned yet");
+        }
+        writeln!(
+            f,
+            "{:<25} {:<8} {:<11} {:>6} {:>6} {:>6} {:>6} {:>5}",
+            "address", "class", "port", "down", drop, "up", drop, "quiet"
+        )?;
+        for address in self.addresses.iter().take(TOP) {
+            let PerWay { download, upload } = address.counts;
+            writeln!(
+                f,
+                "{:<25} {:<8} {:<11} {:>6} {:>6} {:>6} {:>6} {:>5}",
+                address.address.to_string(),
+                address.class.name(),
+                address.port,
+                bytes(download.bytes),
+                bytes(download.dropped_bytes),
+                bytes(upload.bytes),
+                bytes(upload.dropped_bytes),
+                span(Duration::from_secs_f64(address.silent)),
+            )?;
+        }
+        match self.addresses.len().saturating_sub(TOP) {
+            0 => Ok(()),
+            more => writeln!(f, "and {} addresses more", grouped(more as u64)),
+        }
+    }
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Class::Rest => "rest",
+            Class::Neighbor => "neighbor",
+        }
+    }
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Download => "download",
+            Way::Upload => "upload",
+        }
+    }
+}
+
+/// 1234567 as "1,234,567".
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn bytes(count: u64) -> String {
+    scaled(count as f64, "")
+}
+
+fn bits_per_second(rate: f64) -> String {
+    scaled(rate, " ") + "bit/s"
+}
+
+/// Three digits and a prefix of thousands.
+fn scaled(mut value: f64, gap: &str) -> String {
+    let mut prefix = "";
+    for next in ["k", "M", "G", "T", "P"] {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        prefix = next;
+    }
+    let decimals = match value {
+        _ if prefix.is_empty() => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}{gap}{prefix}")
+}
+
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7200 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_readers() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
+        assert!(cases.iter().all(|(number, text)| grouped(*number) == *text));
+        assert_eq!(bits_per_second(127_900.0), "128 kbit/s");
+        assert_eq!(bits_per_second(1_024_000.0), "1.02 Mbit/s");
+        assert_eq!(bytes(0), "0");
+        assert_eq!(bytes(999_600), "1.00M");
+    }
+}
