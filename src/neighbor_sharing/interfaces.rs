@@ -1,10 +1,8 @@
 //! The interfaces that take part.
 
-use std::fmt;
-
 use anyhow::{Context, Result};
 
-use super::{Arguments, Class, Config, PoliceAt, Way};
+use super::{Arguments, PoliceAt};
 use crate::netlink::{Link, Netlink};
 use crate::preflight::{self, LinkLayer};
 
@@ -73,45 +71,6 @@ impl Ports {
             if let Some(warning) = preflight::warning(&port.name, &sessions) {
                 eprintln!("{warning}");
             }
-        }
-        Ok(())
-    }
-}
-
-/// One line: what is shared by whom, and how.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |ports: &[Port]| {
-            ports
-                .iter()
-                .map(|port| port.name.as_str())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        write!(
-            f,
-            "Sharing {} with neighbors at {}",
-            self.wan.name,
-            names(&self.neighbors)
-        )?;
-        for class in [Class::Neighbor, Class::Rest] {
-            let limit = |way| {
-                let limit = self.limits.get(&(class, way));
-                limit.map_or_else(|| "no limit".to_owned(), |(rate, _)| rate.to_string())
-            };
-            let whose = match class {
-                Class::Neighbor => "theirs",
-                Class::Rest => "the rest",
-            };
-            write!(
-                f,
-                "; {whose}: {} down, {} up",
-                limit(Way::Download),
-                limit(Way::Upload)
-            )?;
-        }
-        if self.dry_run {
-            write!(f, " (dry run: nothing is dropped)")?;
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Reporter {
                 let bits = (total.bytes - before) as f64 * 8.0;
                 let passed_rate = bits / interval.as_secs_f64().max(f64::EPSILON);
                 let limit = sharing
-                    .config
+                    .config()
                     .limits
                     .get(&(class, way))
                     .map(|(rate, _)| *rate);
@@ -179,13 +179,13 @@ impl Reporter {
             elapsed: (now - self.started).as_secs_f64(),
             interval: interval.as_secs_f64(),
             r#final,
-            dry_run: sharing.config.dry_run,
+            dry_run: sharing.config().dry_run,
             meters,
             addresses: addresses(sharing)?,
             unattributed: unattributed(sharing)?,
             forgotten: sharing.forgotten,
             ports: ports(sharing)?,
-            unknown_counts_as: if sharing.neighbors_are_full() && !sharing.config.lan.is_empty() {
+            unknown_counts_as: if sharing.neighbors_are_full() && !sharing.config().lan.is_empty() {
                 Class::Neighbor
             } else {
                 Class::Rest
@@ -204,7 +204,7 @@ fn print_line(report: &Report) -> Result<()> {
 
 fn addresses(sharing: &Sharing<'_>) -> Result<Vec<Address>> {
     let names: HashMap<u32, &str> = sharing
-        .config
+        .config()
         .ports()
         .map(|(port, _)| (port.ifindex, port.name.as_str()))
         .collect();
@@ -244,7 +244,7 @@ fn unattributed(sharing: &Sharing<'_>) -> Result<PerWay<Counter>> {
 }
 
 fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
-    let quota = sharing.config.quota();
+    let quota = sharing.config().quota();
     let row = |(index, (port, class)): (u32, (&super::Port, Class))| {
         let addresses = sharing.table().owned_by(index)?;
         Ok(PortReport {
@@ -254,7 +254,7 @@ fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
             quota,
         })
     };
-    (0..).zip(sharing.config.ports()).map(row).collect()
+    (0..).zip(sharing.config().ports()).map(row).collect()
 }
 
 fn events(sharing: &Sharing<'_>) -> Result<Events> {

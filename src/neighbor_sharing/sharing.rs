@@ -1,0 +1,303 @@
+//! The programs of neighbor_sharing in the kernel: loaded, attached, read, tended.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+use serde::Serialize;
+
+use super::config::{Config, Placement, PoliceAt};
+use super::skeleton::types;
+use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
+use super::table::{FIRST_SLOT, Table, TickClock};
+use super::{Class, Counter, PerWay, Way};
+use crate::cidr::Cidr;
+use crate::map_value;
+use crate::policer::{Clock, Limit, Tick};
+use crate::tc::{Attacher, Attachment, Method};
+
+/// The loaded programs and their maps; the programs are attached as long as this lives.
+pub struct Sharing<'obj> {
+    // Attachments go before the programs and maps that they use.
+    attachments: Vec<Attachment>,
+    skeleton: NeighborSharingSkel<'obj>,
+    config: Config,
+    pub(super) clock: TickClock,
+    pub(super) forgotten: Forgotten,
+}
+
+/// What was counted for addresses that are forgotten since.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Forgotten {
+    /// How many addresses.
+    pub addresses: u64,
+    /// What was counted for them.
+    pub counts: PerWay<Counter>,
+}
+
+impl<'obj> Sharing<'obj> {
+    /// Loads the programs that `config` needs. Nothing is attached yet.
+    pub fn load(
+        config: Config,
+        object: &'obj mut MaybeUninit<OpenObject>,
+    ) -> Result<Sharing<'obj>> {
+        let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
+        let mut open = NeighborSharingSkelBuilder::default().open(object)?;
+        size_maps(&mut open, &config)?;
+        set_knobs(&mut open, &config, tick)?;
+        let placements = config.placements();
+        for mut program in open.open_object_mut().progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            let wanted = placements.iter().any(|placement| placement.program == name);
+            program.set_autoload(wanted || name == "read_clock");
+        }
+        let skeleton = open.load().context("load the BPF programs")?;
+        let clock = read_clock(&skeleton, tick)?;
+        let forgotten = Forgotten::default();
+        let sharing = Sharing {
+            attachments: Vec::new(),
+            skeleton,
+            config,
+            clock,
+            forgotten,
+        };
+        sharing.fill_maps().context("fill the maps")?;
+        Ok(sharing)
+    }
+
+    fn fill_maps(&self) -> Result<()> {
+        let maps = &self.skeleton.maps;
+        let quota = self.config.quota();
+        for (index, (port, class)) in (0..).zip(self.config.ports()) {
+            let row = types::port {
+                index,
+                class: class.in_bpf(),
+                quota,
+            };
+            let key = port.ifindex.to_ne_bytes();
+            maps.ports
+                .update(&key, map_value::bytes(&row), MapFlags::ANY)?;
+        }
+        for ((class, way), (_, limit)) in &self.config.limits {
+            let Limit { cost, burst } = *limit;
+            let bucket = types::bucket {
+                cost,
+                burst,
+                ..Default::default()
+            };
+            maps.buckets.update(
+                &row_of(*class, *way),
+                map_value::bytes(&bucket),
+                MapFlags::ANY,
+            )?;
+        }
+        let exempt = (&maps.exempt_nets, &self.config.exempt);
+        let neighbors = (&maps.neighbor_nets, &self.config.neighbor_nets);
+        for (map, nets) in [exempt, neighbors] {
+            for net in nets {
+                map.update(map_value::bytes(&net_key(*net)), &[1], MapFlags::ANY)?;
+            }
+        }
+        self.table().fill_slots(self.config.max_entries)
+    }
+
+    /// Attaches the programs, the ports' before the WAN's: an address is learned before the first
+    /// packet to it is judged.
+    pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
+        let method = match method {
+            Some(method) => method,
+            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
+        };
+        let attacher = Attacher::new(method);
+        let mut attachments = Vec::new();
+        for Placement {
+            program,
+            port,
+            direction,
+        } in self.config.placements()
+        {
+            let label = format!("neighbor_sharing/{program}");
+            let attachment = attacher
+                .attach(self.program(&program)?, &label, port.ifindex, direction)
+                .with_context(|| format!("attach {program} to {} {direction}", port.name))?;
+            attachments.push(attachment);
+        }
+        self.attachments = attachments;
+        Ok(method)
+    }
+
+    fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let programs = &self.skeleton.progs;
+        let program = match name {
+            "classify_neighbor" => &programs.classify_neighbor,
+            "classify_neighbor_raw" => &programs.classify_neighbor_raw,
+            "classify_lan" => &programs.classify_lan,
+            "classify_lan_raw" => &programs.classify_lan_raw,
+            "classify_wan" => &programs.classify_wan,
+            "classify_wan_raw" => &programs.classify_wan_raw,
+            "police_upload" => &programs.police_upload,
+            "police_upload_raw" => &programs.police_upload_raw,
+            "deliver_neighbor" => &programs.deliver_neighbor,
+            "deliver_neighbor_raw" => &programs.deliver_neighbor_raw,
+            "deliver_lan" => &programs.deliver_lan,
+            "deliver_lan_raw" => &programs.deliver_lan_raw,
+            _ => bail!("there is no program {name}"),
+        };
+        Ok(program.as_fd())
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes the programs off again. Counters can still be read.
+    pub fn detach(&mut self) {
+        self.attachments.clear();
+    }
+
+    /// To be called about once a second: forgets addresses whose owner has been silent for long, and
+    /// lets unknown addresses be the rest's again when neighbors' tables have room.
+    pub fn tend(&mut self) -> Result<()> {
+        let indexes: HashMap<u32, u32> = (0..)
+            .zip(self.config.ports())
+            .map(|(index, (port, _))| (port.ifindex, index))
+            .collect();
+        for learned in self.table().addresses()? {
+            if self.clock.silence(&learned) >= self.config.forget_after {
+                let index = indexes.get(&learned.port).copied();
+                let counts = self.table().forget(&learned, index)?;
+                self.forgotten.addresses += 1;
+                self.forgotten.counts += counts;
+            }
+        }
+        let mut room = true;
+        for index in (0..).take(self.config.neighbors.len()) {
+            // Under 90 %, so that the table does not go back and forth at its limit.
+            room &= self.table().owned_by(index)? * 10 < u64::from(self.config.quota()) * 9;
+        }
+        if room && let Some(bss) = &mut self.skeleton.maps.bss_data {
+            // SAFETY: a u32 of the BPF programs' globals, mapped as long as the skeleton lives; the
+            // programs write it too, hence volatile.
+            unsafe { (&raw mut bss.neighbors_are_full).write_volatile(0) };
+        }
+        Ok(())
+    }
+
+    /// A neighbor's table is full, so unknown addresses count as `Class::Neighbor` where LAN ports
+    /// are known.
+    pub fn neighbors_are_full(&self) -> bool {
+        self.skeleton.maps.bss_data.as_ref().is_some_and(|bss| {
+            // SAFETY: as in `tend`.
+            unsafe { (&raw const bss.neighbors_are_full).read_volatile() != 0 }
+        })
+    }
+
+    pub(super) fn table(&self) -> Table<'_> {
+        let maps = &self.skeleton.maps;
+        Table {
+            learned4: &maps.learned_ips,
+            learned6: &maps.learned_ips6,
+            free_slots: &maps.free_slots,
+            address_counts: &maps.address_counts,
+            port_use: &maps.port_use,
+            port_forgotten: &maps.port_forgotten,
+        }
+    }
+
+    pub(super) fn meter(&self, class: Class, way: Way) -> Result<Counter> {
+        let meters = &self.skeleton.maps.meters;
+        let values = meters.lookup_percpu(&row_of(class, way), MapFlags::ANY)?;
+        let mut sum = Counter::default();
+        for meter in map_value::read_each::<types::meter>(&values.context("no such meter")?)? {
+            sum += Counter::from(meter);
+        }
+        Ok(sum)
+    }
+
+    pub(super) fn events(&self) -> Result<Vec<types::events>> {
+        let key = 0_u32.to_ne_bytes();
+        let values = self
+            .skeleton
+            .maps
+            .events
+            .lookup_percpu(&key, MapFlags::ANY)?;
+        map_value::read_each(&values.context("the events are in the map")?)
+    }
+}
+
+/// The key of buckets and meters: `class + CLASSES * direction` in the BPF program.
+fn row_of(class: Class, way: Way) -> [u8; 4] {
+    (class as u32 + Class::ALL.len() as u32 * way as u32).to_ne_bytes()
+}
+
+fn net_key(net: Cidr) -> types::net {
+    let mut ip = [0; 4];
+    for (word, octets) in ip.iter_mut().zip(net.mapped_address().as_chunks().0) {
+        *word = u32::from_ne_bytes(*octets);
+    }
+    types::net {
+        prefix_bits: net.mapped_prefix(),
+        ip,
+    }
+}
+
+fn size_maps(open: &mut OpenNeighborSharingSkel<'_>, config: &Config) -> Result<()> {
+    let maps = &mut open.maps;
+    maps.learned_ips.set_max_entries(config.max_entries)?;
+    maps.learned_ips6.set_max_entries(config.max_entries)?;
+    maps.free_slots.set_max_entries(config.max_entries)?;
+    maps.address_counts
+        .set_max_entries(config.max_entries + FIRST_SLOT)?;
+    Ok(())
+}
+
+fn set_knobs(open: &mut OpenNeighborSharingSkel<'_>, config: &Config, tick: Tick) -> Result<()> {
+    let knobs = open
+        .maps
+        .rodata_data
+        .as_mut()
+        .context("the object has no .rodata")?;
+    let limits = config.limits.values().map(|(_, limit)| limit);
+    knobs.units_per_tick = Clock::for_limits(limits, tick).units_per_tick(tick);
+    knobs.forget_ticks = tick.count_in(config.forget_after);
+    knobs.only_across_wan = match config.police_at {
+        PoliceAt::Wan => 0,
+        PoliceAt::Lan => config.wan.ifindex,
+    };
+    knobs.lan_is_known = !config.lan.is_empty();
+    knobs.dry_run = config.dry_run;
+    knobs.have_exempt_nets = !config.exempt.is_empty();
+    knobs.have_neighbor_nets = !config.neighbor_nets.is_empty();
+    Ok(())
+}
+
+/// Which tick is now? Asked once: from here on the monotonic clock tells.
+fn read_clock(skeleton: &NeighborSharingSkel<'_>, tick: Tick) -> Result<TickClock> {
+    let any_frame = [0; 14];
+    let input = ProgramInput {
+        data_in: Some(&any_frame),
+        ..Default::default()
+    };
+    skeleton
+        .progs
+        .read_clock
+        .test_run(input)
+        .context("run read_clock")?;
+    let bss = skeleton
+        .maps
+        .bss_data
+        .as_ref()
+        .context("the object has no .bss")?;
+    // SAFETY: a u64 of the BPF programs' globals, mapped as long as the skeleton lives.
+    let ticks = unsafe { (&raw const bss.ticks_now).read_volatile() };
+    Ok(TickClock {
+        tick,
+        ticks,
+        read_at: Instant::now(),
+    })
+}
