@@ -26,7 +26,7 @@ help:
 	@echo '                  measures and ends by itself where there is no terminal'
 	@echo 'make check        formats, lints and every test that this kernel can run, long ones in short form'
 	@echo 'make check-long   the same with the long tests in full'
-	@echo 'make check-fresh  make run and make check in a fresh Debian 12 (needs root, debootstrap and git)'
+	@echo 'make check-fresh  make run and make check on a fresh Debian 12 (needs root, debootstrap and git)'
 	@echo 'make build        release binaries: $(BINARIES)'
 	@echo 'make bench        cost of every program, as ratios to an empty one'
 	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
