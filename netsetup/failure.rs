@@ -56,6 +56,32 @@ pub fn conclude(program: &str, result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+/// The command line as `T`. Where it is wrong: one line on stderr; where help was asked for: the help;
+/// then the exit code to end with.
+pub fn parse<T: clap::Parser>(program: &str) -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Help and version; that nobody reads them is no failure.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let _ = error.print();
+        } else {
+            eprintln!("{program}: {}; try --help", first_line(&error));
+        }
+        ExitCode::from(Failure::Usage(String::new()).code())
+    })
+}
+
+/// What is wrong, without the usage and the hints that follow it over several lines.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let words = text.trim_start_matches("error: ").split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn code_of(error: &anyhow::Error) -> u8 {
     error
         .chain()
@@ -74,6 +100,20 @@ mod tests {
         let error = refused.context("build the network").unwrap_err();
         assert_eq!(code_of(&error), 5);
         assert_eq!(format!("{error:#}"), "build the network: busy");
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_line() {
+        let command = || clap::Command::new("tool").arg(clap::arg!(--rate <RATE>).required(true));
+        let error = command()
+            .try_get_matches_from(["tool", "--bogus"])
+            .unwrap_err();
+        assert_eq!(first_line(&error), "unexpected argument '--bogus' found");
+        let error = command().try_get_matches_from(["tool"]).unwrap_err();
+        assert_eq!(
+            first_line(&error),
+            "the following required arguments were not provided: --rate <RATE>"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use netsetup::failure::conclude;
+use netsetup::failure;
 use netsetup::guard;
 use netsetup::ledger::{Owner, Record};
 use netsetup::topology::{ALL, Topology};
@@ -44,7 +44,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    conclude("netsetup", run(&Arguments::parse()))
+    match failure::parse::<Arguments>("netsetup") {
+        Ok(arguments) => failure::conclude("netsetup", run(&arguments)),
+        Err(code) => code,
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -5,8 +5,7 @@ use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Parser;
-use netbpf::failure::conclude;
+use netbpf::failure;
 use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation};
 use netbpf::netlink::{LinkChange, LinkWatch};
 use netbpf::preflight;
@@ -15,16 +14,20 @@ use netbpf::session::{self, Event, Reason, Session};
 use netbpf::tc::Method;
 use netsetup::instance::Instance;
 
+const NAME: &str = "neighbor_sharing";
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    conclude("neighbor_sharing", session::settle(run(&arguments)))
+    match failure::parse::<Arguments>(NAME) {
+        Ok(arguments) => failure::conclude(NAME, session::settle(run(&arguments))),
+        Err(code) => code,
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     let mut session = Session::start(arguments.session())?;
     arguments.limits()?;
-    preflight::kernel_floor()?;
     privilege::require(arguments.capabilities())?;
+    preflight::kernel_floor()?;
     if arguments.simulated() {
         simulate(arguments, &mut session)
     } else {
@@ -57,7 +60,7 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
 /// The same on interfaces that are there.
 fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let ports = Ports::find(arguments)?;
-    let _instance = Instance::claim(&format!("neighbor_sharing on {}", ports.wan.name))?;
+    let _instance = Instance::claim(&format!("{NAME} on {}", ports.wan.name))?;
     ports.warn(arguments)?;
     let mut object = MaybeUninit::uninit();
     let mut sharing = Sharing::load(arguments.configure(ports)?, &mut object)?;
