@@ -7,11 +7,11 @@ mod map_value;
 pub mod neighbor_sharing;
 pub mod netlink;
 pub mod options;
+mod output;
 pub mod policer;
 pub mod preflight;
 pub mod privilege;
 pub mod rate;
-mod screen;
 pub mod session;
 pub mod tc;
 

@@ -77,6 +77,13 @@ impl Common {
         }
     }
 
+    /// Without `-v`, keeps what libbpf says of an error off stderr: it says dozens of lines.
+    pub fn quieten_libbpf(&self) {
+        if !self.verbose {
+            libbpf_rs::set_print(None);
+        }
+    }
+
     /// A line on stderr where `-v` was given.
     pub fn say(&self, line: std::fmt::Arguments<'_>) {
         if self.verbose {

@@ -7,4 +7,4 @@ mod tcp;
 
 pub use interfaces::{Expanded, LeftOut, LinkLayer, expand_interfaces, find_interface, link_layer};
 pub use kernel::kernel_floor;
-pub use tcp::{TcpSession, sessions_over, warning};
+pub use tcp::{TcpSession, sessions_over, standing_on, warning};

@@ -138,12 +138,14 @@ pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
 
 /// Gives up what is not needed once programs are attached by links and their maps are open:
 /// everything, but CAP_BPF where the kernel still asks for it at each access to a map.
-pub fn drop_after_attach(scope: Scope) -> Result<()> {
-    if map_access_is_free() {
-        drop_all(scope)
-    } else {
-        keep_only(&[Cap::Bpf], scope)
+///
+/// Filters are detached by the process itself, so with them CAP_NET_ADMIN is among `needed`.
+pub fn drop_after_attach(needed: &[Cap], scope: Scope) -> Result<()> {
+    let mut keep = needed.to_vec();
+    if !map_access_is_free() {
+        keep.push(Cap::Bpf);
     }
+    keep_only(&keep, scope)
 }
 
 /// Since 5.19 an open descriptor suffices to read and update a map.

@@ -19,10 +19,12 @@ use libbpf_sys as sys;
 use nix::libc;
 
 use crate::Failure;
-use crate::netlink::{Clsact, Netlink};
+use crate::netlink::{self, Clsact, Netlink};
 
-/// Our filters' priority: early, so that few filters can end the chain before ours.
-const PRIORITY: u32 = 7;
+/// Our filters' priorities: early, so that few filters can end the chain before ours. Which of the two
+/// says whose the qdisc is, so that a later run knows it when this one is killed.
+const PRIORITY_ON_OUR_QDISC: u32 = 7;
+const PRIORITY_ON_A_STRANGERS_QDISC: u32 = 8;
 /// `BPF_F_BEFORE` without a relative: the head of the list. Whoever answers `TCX_PASS` ends the list,
 /// and a policer that stands behind him would let everything through.
 const TCX_AT_HEAD: u32 = 1 << 3;
@@ -97,8 +99,8 @@ impl Attacher {
     }
 
     /// Attaches `program` until the result is dropped. `label` tells it from every other program of
-    /// ours; a filter that an earlier, killed run left under the same label is replaced, so the
-    /// caller holds a lock by which no living process has one there.
+    /// ours; a filter that is there under the same label is replaced, so the caller holds a lock by
+    /// which no living process has one there.
     pub fn attach(
         &self,
         program: BorrowedFd<'_>,
@@ -113,7 +115,7 @@ impl Attacher {
             }
             Method::Clsact => {
                 let qdisc = self.qdisc(ifindex)?;
-                let filter = Filter::attach(program, label, ifindex, direction)?;
+                let filter = Filter::attach(program, label, &qdisc, direction)?;
                 Ok(Attachment::Clsact {
                     _filter: filter,
                     _qdisc: qdisc,
@@ -195,6 +197,14 @@ impl Qdisc {
         })
     }
 
+    fn priority(&self) -> u32 {
+        if self.made_by_us {
+            PRIORITY_ON_OUR_QDISC
+        } else {
+            PRIORITY_ON_A_STRANGERS_QDISC
+        }
+    }
+
     fn remove(&self) -> Result<()> {
         if Netlink::open()?.clsact(self.ifindex)? == Clsact::Empty {
             let mut hook = hook_of(self.ifindex, sys::BPF_TC_INGRESS | sys::BPF_TC_EGRESS);
@@ -206,11 +216,53 @@ impl Qdisc {
 }
 
 fn no_clsact(error: io::Error) -> anyhow::Error {
-    if error.raw_os_error() == Some(libc::ENOENT) {
-        let missing = "this kernel has no clsact qdisc (CONFIG_NET_SCH_INGRESS)";
-        return Failure::Kernel(missing.into()).into();
+    let failure = match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            Failure::Kernel("this kernel has no clsact qdisc (CONFIG_NET_SCH_INGRESS)".into())
+        }
+        Some(libc::EEXIST) => Failure::Conflict(
+            "an ingress qdisc is where the clsact qdisc has to go (tc qdisc show shows it)".into(),
+        ),
+        _ => return anyhow::Error::from(error).context("add a clsact qdisc"),
+    };
+    failure.into()
+}
+
+/// Removes the filters that a killed run left at an interface under any of these labels, and its
+/// clsact qdisc where that run had made it and nothing else is in it. Says whether there were any.
+/// The caller knows that no living process has them.
+pub fn remove_leftovers(netlink: &mut Netlink, ifindex: u32, labels: &[String]) -> Result<bool> {
+    let handles: Vec<u32> = labels.iter().map(|label| handle_of(label)).collect();
+    let priorities = [PRIORITY_ON_OUR_QDISC, PRIORITY_ON_A_STRANGERS_QDISC];
+    let mut found = false;
+    let mut made_by_us = false;
+    for (direction, parent) in [
+        (Direction::Ingress, netlink::CLSACT_INGRESS),
+        (Direction::Egress, netlink::CLSACT_EGRESS),
+    ] {
+        for filter in netlink.tc_filters(ifindex, parent)? {
+            let priority = u32::from(filter.priority);
+            let ours = filter.kind == "bpf"
+                && priorities.contains(&priority)
+                && handles.contains(&filter.handle);
+            if ours {
+                // Dropping it detaches it.
+                drop(Filter {
+                    ifindex,
+                    direction,
+                    priority,
+                    handle: filter.handle,
+                });
+                found = true;
+                made_by_us |= priority == PRIORITY_ON_OUR_QDISC;
+            }
+        }
     }
-    anyhow::Error::from(error).context("add a clsact qdisc")
+    drop(Qdisc {
+        ifindex,
+        made_by_us,
+    });
+    Ok(found)
 }
 
 impl Drop for Qdisc {
@@ -232,6 +284,7 @@ impl Drop for Qdisc {
 pub struct Filter {
     ifindex: u32,
     direction: Direction,
+    priority: u32,
     handle: u32,
 }
 
@@ -239,14 +292,16 @@ impl Filter {
     fn attach(
         program: BorrowedFd<'_>,
         label: &str,
-        ifindex: u32,
+        qdisc: &Qdisc,
         direction: Direction,
     ) -> Result<Filter> {
+        let ifindex = qdisc.ifindex;
         let hook = hook_of(ifindex, side_of(direction));
+        let priority = qdisc.priority();
         let mut options = sys::bpf_tc_opts {
             sz: size_of::<sys::bpf_tc_opts>() as _,
             prog_fd: program.as_raw_fd(),
-            priority: PRIORITY,
+            priority,
             handle: handle_of(label),
             flags: sys::BPF_TC_F_REPLACE,
             ..Default::default()
@@ -257,6 +312,7 @@ impl Filter {
         Ok(Filter {
             ifindex,
             direction,
+            priority,
             handle: options.handle,
         })
     }
@@ -265,7 +321,7 @@ impl Filter {
         let hook = hook_of(self.ifindex, side_of(self.direction));
         let options = sys::bpf_tc_opts {
             sz: size_of::<sys::bpf_tc_opts>() as _,
-            priority: PRIORITY,
+            priority: self.priority,
             handle: self.handle,
             ..Default::default()
         };

@@ -9,10 +9,9 @@ use netbpf::failure;
 use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation};
 use netbpf::netlink::{LinkChange, LinkWatch};
 use netbpf::preflight;
-use netbpf::privilege::{self, Scope};
+use netbpf::privilege::{self, Cap, Scope};
 use netbpf::session::{self, Event, Reason, Session};
 use netbpf::tc::Method;
-use netsetup::instance::Instance;
 
 const NAME: &str = "neighbor_sharing";
 
@@ -26,6 +25,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut session = Session::start(arguments.session())?;
     arguments.limits()?;
+    arguments.common.quieten_libbpf();
     privilege::require(arguments.capabilities())?;
     preflight::kernel_floor()?;
     if arguments.simulated() {
@@ -46,40 +46,44 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
     simulation.start_servers(session)?;
 
     let mut reporter = Reporter::new(arguments.common.json);
-    if arguments.demo {
-        Demo::run(&simulation, sharing.config(), session)?.print(arguments.common.json)?;
+    let outcome = if arguments.demo {
+        let demo = Demo::run(&simulation, sharing.config(), session);
+        demo.and_then(|demo| demo.print(arguments.common.json))
     } else {
-        simulation.introduce()?;
-        watch(arguments, session, &mut sharing, &mut reporter)?;
-    }
-    reporter.conclude(&sharing)?;
+        let introduced = simulation.introduce();
+        introduced.and_then(|()| watch(arguments, session, &mut sharing, &mut reporter))
+    };
+    let concluded = reporter.conclude(&sharing);
     drop(sharing);
-    simulation.close()
+    outcome.and(simulation.close()).and(concluded)
 }
 
 /// The same on interfaces that are there.
 fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let ports = Ports::find(arguments)?;
-    let _instance = Instance::claim(&format!("{NAME} on {}", ports.wan.name))?;
+    let _locks = ports.claim()?;
+    ports.remove_leftovers()?;
     ports.warn(arguments)?;
     let mut object = MaybeUninit::uninit();
     let mut sharing = Sharing::load(arguments.configure(ports)?, &mut object)?;
     session.check()?;
     let method = sharing.attach(arguments.common.method())?;
     arguments.common.say(format_args!("attached by {method}"));
-    if method == Method::Tcx {
-        privilege::drop_after_attach(Scope::Process)?;
-    }
+    let mut reporter = Reporter::new(arguments.common.json);
+    let needed: &[Cap] = match method {
+        Method::Tcx => &[],
+        Method::Clsact => &[Cap::NetAdmin],
+    };
+    privilege::drop_after_attach(needed, Scope::Process)?;
     eprintln!("{}", sharing.config());
     if io::stdin().is_terminal() {
         eprintln!("Press enter when finished");
     }
 
-    let mut reporter = Reporter::new(arguments.common.json);
-    let result = watch(arguments, session, &mut sharing, &mut reporter);
+    let watched = watch(arguments, session, &mut sharing, &mut reporter);
     sharing.detach();
-    reporter.conclude(&sharing)?;
-    result
+    let concluded = reporter.conclude(&sharing);
+    watched.and(concluded)
 }
 
 /// Until the session ends, or an interface does.
@@ -92,7 +96,11 @@ fn watch(
     let mut links = LinkWatch::over(&sharing.config().links()?)?;
     loop {
         match session.wait(Some(&mut links))? {
-            Event::Second => sharing.tend()?,
+            Event::Second => {
+                if let Some(notice) = sharing.tend()? {
+                    eprintln!("{notice}");
+                }
+            }
             Event::Tick => reporter.interim(sharing)?,
             Event::Link(event) => match event.change {
                 LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include <linux/bpf.h>
+#include <linux/errno.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -44,7 +45,8 @@ struct events {
 	__u64 control;           /* ARP, neighbour discovery …: passed, not metered */
 	__u64 exempt;            /* --exempt: passed, not metered */
 	__u64 malformed;         /* ends too early, or says IP and is not: nobody's address */
-	__u64 not_from_a_port;   /* --police-at lan: the host's own traffic, not metered */
+	__u64 not_from_a_port;   /* --police-at lan: to the WAN from elsewhere, not metered */
+	__u64 not_from_wan;      /* --police-at lan: to a port from elsewhere, not metered */
 	__u64 lost_race;         /* dropped: other CPUs won every exchange for the bucket */
 	__u64 learned;           /* an address found its first owner */
 	__u64 moved;             /* an address went to another port of the same class */
@@ -55,12 +57,19 @@ struct events {
 	__u64 lan_full;          /* a LAN port's quota is used up: address not learned */
 	__u64 outside_nets;      /* --neighbor-net: a source on the wrong side of it, not learned */
 	__u64 unknown_while_full; /* downloads to unknown addresses while neighbors were full */
+	__u64 tag_lost;           /* uploads whose tag another classifier overwrote */
+	__u64 table_errors;       /* an insert failed though there was room */
 };
 
 /* skb->tc_index carries the tag from the port's ingress to the WAN's egress, through bridge, router
- * and masquerading: the class in the high bit, the slot of the source address below. 0 is no tag. */
-#define TAG_NEIGHBOR 0x8000
-#define TAG_SLOT 0x7fff
+ * and masquerading: what the packet is, and the slot of its source address. A classifier behind ours
+ * may write a class id there, mostly a small number; the mark tells a tag from it. */
+#define TAG_MARK_MASK 0xe000
+#define TAG_MARK 0xa000
+#define TAG_EXEMPT 0x1000
+#define TAG_NEIGHBOR 0x0800
+/* Slots beyond are not in the tag: behind masquerading their uploads are counted for no address. */
+#define TAG_SLOT 0x07ff
 
 /* Slots that are nobody's: what cannot be counted for an address is counted there. */
 #define SLOT_UNKNOWN_DOWNLOAD 0
@@ -70,8 +79,11 @@ struct events {
 const volatile __u64 units_per_tick = 0;
 /* An address belongs to its owner until the owner was silent for so many ticks. */
 const volatile __u64 forget_ticks = 300 * 250;
-/* --police-at lan: only traffic between this interface and the ports is metered. 0: all of it. */
-const volatile __u32 only_across_wan = 0;
+/* --police-at lan: only traffic between the ports and the WAN is metered. */
+const volatile bool only_across_wan = false;
+/* The WAN and what stands on it (VLAN, PPPoE, bridge): where downloads come in. 0: none. */
+#define WAN_SIDES 8
+const volatile __u32 wan_sides[WAN_SIDES];
 /* LAN ports are known, so an unknown address is a neighbor's while a neighbor's quota is used up. */
 const volatile bool lan_is_known = true;
 /* Counts what would be dropped, drops nothing. */
@@ -188,7 +200,8 @@ struct {
 	__type(value, struct address_count);
 } address_counts SEC(".maps");
 
-/* Ports by ifindex; small, written before the programs are attached. */
+/* Ports by ifindex, and the bridges that they are ports of: routed from there, a packet came in by the
+ * bridge. Small, written before the programs are attached. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -240,12 +253,12 @@ struct {
 	__type(value, __u8);
 } exempt_nets SEC(".maps"), neighbor_nets SEC(".maps");
 
-#define COUNT(event)                                                              \
-	do {                                                                      \
-		__u32 zero = 0;                                                   \
-		struct events *counts = bpf_map_lookup_elem(&events, &zero);      \
-		if (counts)                                                       \
-			counts->event += 1;                                       \
+#define COUNT(event)                                                         \
+	do {                                                                 \
+		__u32 zero = 0;                                              \
+		struct events *counts = bpf_map_lookup_elem(&events, &zero); \
+		if (counts)                                                  \
+			counts->event += 1;                                  \
 	} while (0)
 
 static __always_inline __u64 now_in_ticks(void)
@@ -381,11 +394,20 @@ static __always_inline bool parse_metered(struct __sk_buff *skb, enum link_layer
 		COUNT(control);
 		return false;
 	}
-	if (have_exempt_nets && (is_in(&exempt_nets, packet, &packet->source) ||
-				 is_in(&exempt_nets, packet, &packet->destination))) {
-		COUNT(exempt);
+	return true;
+}
+
+static __always_inline bool is_exempt(const struct packet *packet, const struct in6_addr *ip)
+{
+	return have_exempt_nets && is_in(&exempt_nets, packet, ip);
+}
+
+/* A download is exempt by either end. */
+static __always_inline bool is_exempt_download(const struct packet *packet)
+{
+	if (!is_exempt(packet, &packet->source) && !is_exempt(packet, &packet->destination))
 		return false;
-	}
+	COUNT(exempt);
 	return true;
 }
 
@@ -414,7 +436,9 @@ static __always_inline bool take_quota(const struct port *port)
 
 	if (!use || !forgotten)
 		return false;
-	if (__sync_fetch_and_add(&use->learned, 1) - use->released - *forgotten < port->quota)
+	/* Signed: what others give back in between makes the difference less than 0. */
+	if ((__s64)(__sync_fetch_and_add(&use->learned, 1) - use->released - *forgotten) <
+	    (__s64)port->quota)
 		return true;
 	__sync_fetch_and_add(&use->released, 1);
 	if (port->class == NEIGHBOR) {
@@ -461,7 +485,9 @@ static __always_inline __u32 learn(const struct packet *packet, const struct por
 		error = bpf_map_update_elem(&learned_ips, &packet->source, &learned, BPF_NOEXIST);
 	else
 		error = bpf_map_update_elem(&learned_ips6, &packet->source, &learned, BPF_NOEXIST);
-	if (error) { /* another CPU was quicker with the same address */
+	if (error) {
+		if (error != -EEXIST) /* else another CPU was quicker with the same address */
+			COUNT(table_errors);
 		bpf_map_push_elem(&free_slots, &slot, 0);
 		give_back_quota(ifindex);
 		return SLOT_UNKNOWN_UPLOAD;
@@ -487,9 +513,11 @@ static __always_inline bool replace_owner(struct owner *owner, struct owner befo
 static __always_inline void contend(struct learned *entry, const struct port *port, __u32 ifindex)
 {
 	struct owner before = entry->owner, after = before;
+	__u64 seen = *(volatile __u64 *)&entry->seen;
 	__u64 now = now_in_ticks();
 
-	if (before.class != port->class && now - entry->seen < forget_ticks) {
+	/* Signed: the owner may be heard of in a later tick than the one that we read. */
+	if (before.class != port->class && (__s64)(now - seen) < (__s64)forget_ticks) {
 		if (port->class == NEIGHBOR)
 			COUNT(claim_by_neighbor);
 		else
@@ -554,17 +582,41 @@ static __always_inline __u32 slot_of_source(struct packet *packet, __u32 ifindex
 	return entry->owner.slot;
 }
 
+/* Whether the source says truly that it is exempt: a neighbor may not borrow an exempt address that
+ * the LAN owns. */
+static __always_inline bool is_exempt_source(const struct packet *packet, __u32 class,
+					     __u32 ifindex)
+{
+	struct learned *entry;
+
+	if (!is_exempt(packet, &packet->source))
+		return false;
+	if (class != NEIGHBOR)
+		return true;
+	entry = look_up(packet, &packet->source);
+	return entry && entry->owner.port == ifindex;
+}
+
 /* Ingress of a port: whose address is this? The tag says it at the WAN's egress. */
 static __always_inline int classify_port(struct __sk_buff *skb, enum link_layer link, __u32 class)
 {
-	__u32 slot = SLOT_UNKNOWN_UPLOAD;
+	__u32 slot = SLOT_UNKNOWN_UPLOAD, tag = TAG_MARK;
 	struct packet packet;
 
-	if (parse_packet(skb, link, &packet) == PARSE_FAILED)
+	if (parse_packet(skb, link, &packet) == PARSE_FAILED) {
 		COUNT(malformed);
-	else if (packet.ip_version)
+	} else if (packet.protocol == bpf_htons(ETH_P_ARP)) {
+		/* Who is silent but for ARP can be sent to as well. */
+		packet.ip_version = 4;
+		packet.source.in6_u.u6_addr32[0] = arp_sender(skb, &packet);
+	}
+	if (packet.ip_version)
 		slot = slot_of_source(&packet, skb->ifindex);
-	skb->tc_index = (slot & TAG_SLOT) | (class == NEIGHBOR ? TAG_NEIGHBOR : 0);
+	if (is_exempt_source(&packet, class, skb->ifindex))
+		tag |= TAG_EXEMPT;
+	if (class == NEIGHBOR)
+		tag |= TAG_NEIGHBOR;
+	skb->tc_index = tag | (slot <= TAG_SLOT ? slot : SLOT_UNKNOWN_UPLOAD);
 	return PASS_ON;
 }
 
@@ -585,11 +637,21 @@ static __always_inline int police_download(struct __sk_buff *skb, enum link_laye
 	struct owner owner = { .slot = SLOT_UNKNOWN_DOWNLOAD };
 	struct packet packet;
 
-	if (!parse_metered(skb, link, &packet))
+	if (!parse_metered(skb, link, &packet) || is_exempt_download(&packet))
 		return PASS_ON;
 	if (!find_owner(&packet, &packet.destination, &owner))
 		owner.class = class_of_unknown(&packet);
 	return charge(skb, &packet, DOWNLOAD, owner.class, owner.slot);
+}
+
+static __always_inline bool came_by_wan(__u32 ifindex)
+{
+	bool found = false;
+
+#pragma unroll
+	for (int i = 0; i < WAN_SIDES; i++)
+		found |= ifindex == wan_sides[i];
+	return found && ifindex;
 }
 
 /* Egress of a port: what came in by the WAN, by the port. */
@@ -599,52 +661,78 @@ static __always_inline int deliver(struct __sk_buff *skb, enum link_layer link, 
 	struct packet packet;
 
 	skb->tc_index = 0;
-	if (skb->ingress_ifindex != only_across_wan) /* from another port, or the host's own */
+	if (!came_by_wan(skb->ingress_ifindex)) { /* from another port, or the host's own */
+		COUNT(not_from_wan);
 		return PASS_ON;
-	if (!parse_metered(skb, link, &packet))
+	}
+	if (!parse_metered(skb, link, &packet) || is_exempt_download(&packet))
 		return PASS_ON;
 	find_owner(&packet, &packet.destination, &owner);
 	return charge(skb, &packet, DOWNLOAD, class, owner.slot);
 }
 
+/* The class of an upload without a tag. False where it is not metered. */
+static __always_inline bool class_of_untagged(const struct packet *packet, __u32 ifindex,
+					      __u32 *class)
+{
+	struct port *port;
+
+	*class = REST;
+	if (!ifindex) { /* the host's own */
+		if (is_exempt(packet, &packet->source)) {
+			COUNT(exempt);
+			return false;
+		}
+	} else {
+		port = bpf_map_lookup_elem(&ports, &ifindex);
+		if (port) { /* another classifier at the port has set tc_index after ours */
+			COUNT(tag_lost);
+			*class = port->class;
+			return true;
+		}
+	}
+	if (only_across_wan)
+		COUNT(not_from_a_port);
+	return !only_across_wan;
+}
+
 /* Egress of the WAN: an upload, by the port where it came in. */
 static __always_inline int police_uploads(struct __sk_buff *skb, enum link_layer link)
 {
-	__u32 tag = skb->tc_index, ifindex = skb->ingress_ifindex, class = REST;
-	__u32 slot = SLOT_UNKNOWN_UPLOAD;
+	struct owner owner = { .slot = SLOT_UNKNOWN_UPLOAD };
+	__u32 tag = skb->tc_index, class;
 	struct packet packet;
-	struct port *port;
 
 	skb->tc_index = 0; /* nobody else takes it for his own */
 	if (!parse_metered(skb, link, &packet))
 		return PASS_ON;
-	if (tag) {
+	if ((tag & TAG_MARK_MASK) == TAG_MARK) {
 		class = tag & TAG_NEIGHBOR ? NEIGHBOR : REST;
-		slot = tag & TAG_SLOT;
-	} else {
-		/* The host's own, or another classifier at the port has set tc_index after us. */
-		port = bpf_map_lookup_elem(&ports, &ifindex);
-		if (port && port->class == NEIGHBOR)
-			class = NEIGHBOR;
-		if (!port && only_across_wan) {
-			COUNT(not_from_a_port);
-			return PASS_ON;
-		}
+		owner.slot = tag & TAG_SLOT;
+	} else if (!class_of_untagged(&packet, skb->ingress_ifindex, &class)) {
+		return PASS_ON;
 	}
-	return charge(skb, &packet, UPLOAD, class, slot);
+	if (((tag & TAG_MARK_MASK) == TAG_MARK && tag & TAG_EXEMPT) ||
+	    is_exempt(&packet, &packet.destination)) {
+		COUNT(exempt);
+		return PASS_ON;
+	}
+	if (owner.slot == SLOT_UNKNOWN_UPLOAD)
+		find_owner(&packet, &packet.source, &owner);
+	return charge(skb, &packet, UPLOAD, class, owner.slot);
 }
 
 /* Each program for interfaces with an Ethernet header, and its twin for those without. */
-#define TC_PROGRAM(name, body, ...)                          \
-	SEC("tc")                                            \
-	int name(struct __sk_buff *skb)                      \
-	{                                                    \
+#define TC_PROGRAM(name, body, ...)                             \
+	SEC("tc")                                               \
+	int name(struct __sk_buff *skb)                         \
+	{                                                       \
 		return body(skb, LINK_ETHERNET, ##__VA_ARGS__); \
-	}                                                    \
-	SEC("tc")                                            \
-	int name##_raw(struct __sk_buff *skb)                \
-	{                                                    \
-		return body(skb, LINK_RAW, ##__VA_ARGS__);   \
+	}                                                       \
+	SEC("tc")                                               \
+	int name##_raw(struct __sk_buff *skb)                   \
+	{                                                       \
+		return body(skb, LINK_RAW, ##__VA_ARGS__);      \
 	}
 
 TC_PROGRAM(classify_neighbor, classify_port, NEIGHBOR)

@@ -39,13 +39,16 @@
 /* Extension headers and transport header of all but the oddest packets. */
 #define TRANSPORT_HEADERS 256
 
+/* Control traffic is small: an RA with six prefixes, an MLD report of 20 groups. */
+#define CONTROL_AT_MOST 512
+
 /* Where a packet starts on this interface; decided by the interface's type when attaching. */
 enum link_layer {
 	LINK_ETHERNET,
 	LINK_RAW, /* ppp, wg, tun, ipip …: the IP header is first, skb->protocol says which */
 };
 
-/* The offset is kept beside the pointer: subtracting packet pointers takes CAP_PERFMON. */
+/* The offset is kept beside the pointer, so that nobody has to subtract packet pointers. */
 struct cursor {
 	void *pos;
 	void *end;
@@ -55,6 +58,17 @@ struct cursor {
 struct vlan_tag {
 	__be16 tci;
 	__be16 inner_proto;
+};
+
+/* ARP for IPv4 over Ethernet (RFC 826), up to the sender's address. */
+struct arp_ipv4 {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_length;
+	__u8 protocol_length;
+	__be16 operation;
+	__u8 sender_mac[ETH_ALEN];
+	__be16 sender_ip[2]; /* not aligned to four bytes */
 };
 
 /* The first eight bytes of an IPv6 extension header, as far as all of them agree. */
@@ -68,12 +82,12 @@ struct extension {
 /* What the link and network headers say; copied, because pulling or changing the packet voids every
  * pointer into it. Offsets count from the start of the packet. */
 struct packet {
-	__be16 protocol;  /* EtherType behind all tags */
-	__u16 tag_bytes;  /* inline tags; a tag in the metadata is not part of the packet */
-	__u16 network;    /* offset of the IP header */
-	__u8 ip_version;  /* 4, 6, or 0: not IP */
-	__u8 next;        /* IPv4 protocol, or IPv6 next header as the fixed header has it */
-	__u8 hop_limit;   /* IPv4: TTL */
+	__be16 protocol; /* EtherType behind all tags */
+	__u16 tag_bytes; /* inline tags; a tag in the metadata is not part of the packet */
+	__u16 network;   /* offset of the IP header */
+	__u8 ip_version; /* 4, 6, or 0: not IP */
+	__u8 next;       /* IPv4 protocol, or IPv6 next header as the fixed header has it */
+	__u8 hop_limit;  /* IPv4: TTL */
 	struct in6_addr source, destination; /* IPv4: the first word */
 };
 
@@ -169,8 +183,8 @@ static __always_inline int parse_extensions(struct cursor *cur, int next)
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
 		struct extension *ext = cur->pos;
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
-		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
 			return next;
 		if ((void *)(ext + 1) > cur->end)
 			return PARSE_FAILED;
@@ -203,6 +217,8 @@ static __always_inline int parse_packet(struct __sk_buff *skb, enum link_layer l
 	packet->ip_version = 0;
 	packet->protocol = 0;
 	packet->network = 0;
+	packet->next = 0;
+	packet->hop_limit = 0;
 	protocol = parse_link(skb, &cur, link, &packet->tag_bytes);
 	if (protocol == PARSE_FAILED)
 		return PARSE_FAILED;
@@ -299,18 +315,38 @@ static __always_inline struct wire wire_size(struct __sk_buff *skb, struct packe
 	return wire;
 }
 
-static __always_inline bool is_bridge_control(struct __sk_buff *skb, const struct packet *packet)
+/* 01:80:c2:00:00:0X: what bridges talk among each other (802.1D); none forwards it. */
+static __always_inline bool is_to_bridges(struct __sk_buff *skb)
 {
-	__u8 *llc = (void *)(long)skb->data + (packet->network & 0x1f);
+	const __u8 *mac = (void *)(long)skb->data;
+
+	if ((void *)(mac + ETH_ALEN) > (void *)(long)skb->data_end)
+		return false;
+	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && !mac[3] && !mac[4] &&
+	       mac[5] < 0x10;
+}
+
+static __always_inline bool is_stp(struct __sk_buff *skb, const struct packet *packet)
+{
+	const __u8 *llc = (void *)(long)skb->data + (packet->network & 0x1f);
 
 	if ((void *)(llc + 2) > (void *)(long)skb->data_end)
 		return false;
 	return llc[0] == 0x42 && llc[1] == 0x42; /* DSAP and SSAP of STP, 802.1D */
 }
 
-/* MLD (130-132, 143: RFC 2710, 3810) and neighbour discovery with its kin (133-137: RFC 4861).
- * Neither may have crossed a router, so a hop limit that says so is asked for: nobody gets through
- * a router unmetered by calling his packets neighbour discovery. */
+/* A source that no router forwards: unspecified or link-local. */
+static __always_inline bool is_from_this_link(const struct packet *packet)
+{
+	const __be32 *ip = packet->source.in6_u.u6_addr32;
+
+	return (ip[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
+	       !(ip[0] | ip[1] | ip[2] | ip[3]);
+}
+
+/* Neighbour discovery with its kin (133-137: RFC 4861) has a hop limit of 255, which says that it
+ * crossed no router. MLD (130-132, 143: RFC 2710, 3810) has one of 1, which says nothing, and a
+ * source that no router forwards. So nobody gets through a router by calling his packets so. */
 static __noinline int is_icmp6_control(struct __sk_buff *skb, struct packet *packet)
 {
 	struct icmp6hdr *icmp;
@@ -325,24 +361,43 @@ static __noinline int is_icmp6_control(struct __sk_buff *skb, struct packet *pac
 		return 0;
 	if (icmp->icmp6_type >= 133 && icmp->icmp6_type <= 137)
 		return packet->hop_limit == 255;
-	return packet->hop_limit == 1 &&
-	       (icmp->icmp6_type == 143 || (icmp->icmp6_type >= 130 && icmp->icmp6_type <= 132));
+	if (icmp->icmp6_type == 143 || (icmp->icmp6_type >= 130 && icmp->icmp6_type <= 132))
+		return packet->hop_limit == 1 && is_from_this_link(packet);
+	return 0;
 }
 
 /* What a network needs to work at all: ARP, neighbour discovery, MLD, EAPOL, LLDP and STP. It is
- * neither metered nor policed. */
+ * neither metered nor policed. Through a bridge anybody can call his frames so; that no more than a
+ * trickle gets through this way, only small frames count, and EAPOL, LLDP and STP only where they
+ * are sent to what no bridge forwards. */
 static __always_inline bool is_control(struct __sk_buff *skb, struct packet *packet)
 {
-	if (packet->protocol == bpf_htons(ETH_P_IP))
+	if (packet->protocol == bpf_htons(ETH_P_IP) || skb->len > CONTROL_AT_MOST)
 		return false;
 	if (packet->protocol == bpf_htons(ETH_P_IPV6))
 		return (packet->next == IPPROTO_ICMPV6 || packet->next == IPPROTO_HOPOPTS) &&
 		       is_icmp6_control(skb, packet);
+	if (packet->protocol == bpf_htons(ETH_P_ARP))
+		return true;
+	if (packet->network < sizeof(struct ethhdr) || !is_to_bridges(skb))
+		return false;
 	if (bpf_ntohs(packet->protocol) < ETH_P_802_3_MIN) /* a length: 802.3 with LLC */
-		return is_bridge_control(skb, packet);
-	return packet->protocol == bpf_htons(ETH_P_ARP) ||
-	       packet->protocol == bpf_htons(ETH_P_PAE) ||
+		return is_stp(skb, packet);
+	return packet->protocol == bpf_htons(ETH_P_PAE) ||
 	       packet->protocol == bpf_htons(ETH_P_LLDP);
+}
+
+/* The address that an ARP packet says to be its sender's; 0 where there is none. */
+static __always_inline __be32 arp_sender(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct arp_ipv4 *arp = (void *)(long)skb->data + (packet->network & 0x1f);
+
+	if ((void *)(arp + 1) > (void *)(long)skb->data_end)
+		return 0;
+	if (arp->protocol != bpf_htons(ETH_P_IP) || arp->hardware_length != ETH_ALEN ||
+	    arp->protocol_length != 4)
+		return 0;
+	return (__be32)arp->sender_ip[1] << 16 | arp->sender_ip[0];
 }
 
 #endif

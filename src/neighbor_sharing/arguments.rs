@@ -1,13 +1,12 @@
 //! The command line of neighbor_sharing, and what it configures.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use super::table::MOST_ADDRESSES;
-use super::{Class, Config, Limits, PoliceAt, Port, Ports, Way};
+use super::{Class, Config, Limits, PoliceAt, Ports, Way};
 use crate::Failure;
 use crate::cidr::Cidr;
 use crate::options::Common;
@@ -105,24 +104,19 @@ impl Arguments {
         }
     }
 
-    /// What the kernel asks for.
+    /// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a
+    /// packet pointer.
     pub fn capabilities(&self) -> &'static [Cap] {
         if self.simulated() {
-            &[Cap::Bpf, Cap::NetAdmin, Cap::SysAdmin]
+            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin, Cap::SysAdmin]
         } else {
-            &[Cap::Bpf, Cap::NetAdmin]
+            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin]
         }
     }
 
     /// What to load and attach on these interfaces.
     pub fn configure(&self, ports: Ports) -> Result<Config> {
-        let Ports {
-            wan,
-            neighbors,
-            lan,
-        } = ports;
-        check_roles(&wan, &neighbors, &lan)?;
-        let count = neighbors.len() + lan.len();
+        let count = ports.neighbors.len() + ports.lan.len();
         if count > self.max_entries as usize {
             let text = format!("{count} ports cannot share {} addresses", self.max_entries);
             return Err(Failure::Usage(text).into());
@@ -133,9 +127,7 @@ impl Arguments {
             PoliceAt::Lan
         };
         Ok(Config {
-            wan,
-            neighbors,
-            lan,
+            ports,
             limits: self.limits()?,
             police_at: self.police_at.unwrap_or(default_side),
             forget_after: self.forget_after,
@@ -166,21 +158,4 @@ impl Arguments {
         }
         Ok(limits)
     }
-}
-
-fn check_roles(wan: &Port, neighbors: &[Port], lan: &[Port]) -> Result<(), Failure> {
-    let roles = neighbors
-        .iter()
-        .map(|port| (port, "a neighbor's port"))
-        .chain(lan.iter().map(|port| (port, "a LAN port")));
-    let mut seen = HashMap::from([(wan.ifindex, "the WAN")]);
-    for (port, role) in roles {
-        if let Some(other) = seen.insert(port.ifindex, role) {
-            let name = &port.name;
-            return Err(Failure::Usage(format!(
-                "{name} cannot be {role} and {other} at once"
-            )));
-        }
-    }
-    Ok(())
 }

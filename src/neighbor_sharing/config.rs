@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Class, Port, Way};
+use super::{Class, Port, Ports, Way};
 use crate::cidr::Cidr;
 use crate::netlink::{Link, Netlink};
 use crate::policer::Limit;
@@ -29,12 +29,8 @@ pub type Limits = HashMap<(Class, Way), (Rate, Limit)>;
 /// What to load and attach.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The shared link.
-    pub wan: Port,
-    /// Ports of neighbors.
-    pub neighbors: Vec<Port>,
-    /// Ports of everybody else, as far as they are known.
-    pub lan: Vec<Port>,
+    /// The interfaces.
+    pub ports: Ports,
     /// Rates and bursts.
     pub limits: Limits,
     /// Where downloads are policed.
@@ -52,19 +48,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The ports, neighbors' first: the order of the rows in `port_use`.
     pub(super) fn ports(&self) -> impl Iterator<Item = (&Port, Class)> {
-        let neighbors = self.neighbors.iter().map(|port| (port, Class::Neighbor));
-        neighbors.chain(self.lan.iter().map(|port| (port, Class::Rest)))
+        let Ports { neighbors, lan, .. } = &self.ports;
+        let neighbors = neighbors.iter().map(|port| (port, Class::Neighbor));
+        neighbors.chain(lan.iter().map(|port| (port, Class::Rest)))
     }
 
     /// The interfaces, looked up again, for those who watch them.
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut netlink = Netlink::open()?;
-        let ports = [&self.wan]
-            .into_iter()
-            .chain(self.ports().map(|(port, _)| port));
         let mut links = Vec::new();
-        for port in ports {
+        for port in self.ports.all() {
             let link = netlink.link(port.ifindex)?;
             let link = link.filter(|link| link.name == port.name);
             links.push(link.with_context(|| format!("{} is gone", port.name))?);
@@ -74,7 +69,7 @@ impl Config {
 
     /// Each port may own an equal share of the addresses.
     pub(super) fn quota(&self) -> u32 {
-        let ports = (self.neighbors.len() + self.lan.len()).max(1) as u32;
+        let ports = self.ports().count().max(1) as u32;
         (self.max_entries / ports).max(1)
     }
 }
@@ -92,8 +87,8 @@ impl fmt::Display for Config {
         write!(
             f,
             "Sharing {} with neighbors at {}",
-            self.wan.name,
-            names(&self.neighbors)
+            self.ports.wan.name,
+            names(&self.ports.neighbors)
         )?;
         for class in [Class::Neighbor, Class::Rest] {
             let limit = |way| {
@@ -156,13 +151,13 @@ impl Config {
         if self.police_at == PoliceAt::Wan {
             placements.push(Placement::new(
                 "classify_wan",
-                &self.wan,
+                &self.ports.wan,
                 Direction::Ingress,
             ));
         }
         placements.push(Placement::new(
             "police_upload",
-            &self.wan,
+            &self.ports.wan,
             Direction::Egress,
         ));
         placements

@@ -50,6 +50,14 @@ impl Events {
             self.unknown_while_full,
             "packets to unknown addresses while neighbors' share was full",
         );
+        note(
+            self.tag_lost,
+            "uploads judged by interface: another classifier took their tag",
+        );
+        note(
+            self.table_errors,
+            "addresses not learned for an error of the table",
+        );
         note(self.malformed, "packets that could not be parsed");
         note(self.exempt, "packets exempt");
         notes
@@ -116,6 +124,13 @@ impl fmt::Display for Report {
                     "{port} owns {addresses} addresses of the {quota} that it may"
                 )?;
             }
+        }
+        if self.skipped_reports > 0 {
+            writeln!(
+                f,
+                "{} reports left out: nobody took the ones before",
+                grouped(self.skipped_reports)
+            )?;
         }
         for note in self.events.notes() {
             writeln!(f, "{note}")?;

@@ -1,7 +1,6 @@
 //! What neighbor_sharing reports: the figures, as JSON lines and as a table.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
@@ -10,8 +9,8 @@ use serde::Serialize;
 
 use super::table::FIRST_SLOT;
 use super::{Class, Counter, Forgotten, PerWay, Sharing, Way};
+use crate::output::Output;
 use crate::rate::Rate;
-use crate::screen::Screen;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.neighbor_sharing/1";
@@ -41,6 +40,8 @@ pub struct Report {
     /// A neighbor's share of the table is used up: unknown addresses count as this class.
     pub(super) unknown_counts_as: Class,
     pub(super) events: Events,
+    /// Reports that were left out because nobody took the ones before.
+    pub(super) skipped_reports: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -81,6 +82,7 @@ pub(super) struct Events {
     pub(super) exempt: u64,
     pub(super) malformed: u64,
     pub(super) not_from_a_port: u64,
+    pub(super) not_from_wan: u64,
     pub(super) lost_race: u64,
     pub(super) learned: u64,
     pub(super) moved: u64,
@@ -91,26 +93,27 @@ pub(super) struct Events {
     pub(super) lan_full: u64,
     pub(super) outside_nets: u64,
     pub(super) unknown_while_full: u64,
+    pub(super) tag_lost: u64,
+    pub(super) table_errors: u64,
 }
 
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
     json: bool,
-    screen: Screen,
+    output: Output,
     started: Instant,
     last: Instant,
     last_bytes: HashMap<(Class, Way), u64>,
 }
 
 impl Reporter {
-    /// Starts counting time now.
+    /// Starts counting time now. To be made before privileges are dropped: see [`Output::open`].
     pub fn new(json: bool) -> Reporter {
         let now = Instant::now();
-        let screen = Screen::stdout();
         Reporter {
             json,
-            screen,
+            output: Output::open(),
             started: now,
             last: now,
             last_bytes: HashMap::new(),
@@ -121,9 +124,9 @@ impl Reporter {
     pub fn interim(&mut self, sharing: &Sharing<'_>) -> Result<()> {
         let report = self.take(sharing, false)?;
         if self.json {
-            print_line(&report)?;
+            self.output.line(&serde_json::to_string(&report)?)?;
         } else {
-            self.screen.draw(&report.to_string(), PROMPT)?;
+            self.output.draw(&report.to_string(), PROMPT)?;
         }
         Ok(())
     }
@@ -134,12 +137,13 @@ impl Reporter {
         self.last = self.started;
         self.last_bytes.clear();
         let report = self.take(sharing, true)?;
-        if self.json {
-            print_line(&report)?;
+        let words = if self.json {
+            serde_json::to_string(&report)? + "\n"
         } else {
-            self.screen.conclude(&report.to_string())?;
-        }
-        Ok(())
+            // What the user typed has moved the cursor, so an old picture stays where it is.
+            format!("\n{report}")
+        };
+        Ok(self.output.conclude(&words)?)
     }
 
     fn take(&mut self, sharing: &Sharing<'_>, r#final: bool) -> Result<Report> {
@@ -185,21 +189,11 @@ impl Reporter {
             unattributed: unattributed(sharing)?,
             forgotten: sharing.forgotten,
             ports: ports(sharing)?,
-            unknown_counts_as: if sharing.neighbors_are_full() && !sharing.config().lan.is_empty() {
-                Class::Neighbor
-            } else {
-                Class::Rest
-            },
+            unknown_counts_as: sharing.unknown_counts_as(),
             events: events(sharing)?,
+            skipped_reports: self.output.skipped(),
         })
     }
-}
-
-fn print_line(report: &Report) -> Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, report)?;
-    writeln!(out)?;
-    Ok(())
 }
 
 fn addresses(sharing: &Sharing<'_>) -> Result<Vec<Address>> {
@@ -264,6 +258,7 @@ fn events(sharing: &Sharing<'_>) -> Result<Events> {
         sum.exempt += cpu.exempt;
         sum.malformed += cpu.malformed;
         sum.not_from_a_port += cpu.not_from_a_port;
+        sum.not_from_wan += cpu.not_from_wan;
         sum.lost_race += cpu.lost_race;
         sum.learned += cpu.learned;
         sum.moved += cpu.moved;
@@ -274,6 +269,8 @@ fn events(sharing: &Sharing<'_>) -> Result<Events> {
         sum.lan_full += cpu.lan_full;
         sum.outside_nets += cpu.outside_nets;
         sum.unknown_while_full += cpu.unknown_while_full;
+        sum.tag_lost += cpu.tag_lost;
+        sum.table_errors += cpu.table_errors;
     }
     Ok(sum)
 }

@@ -1,7 +1,9 @@
 //! The programs of neighbor_sharing in the kernel: loaded, attached, read, tended.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ use serde::Serialize;
 use super::config::{Config, Placement, PoliceAt};
 use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
-use super::table::{FIRST_SLOT, Table, TickClock};
+use super::table::{FIRST_SLOT, Learned, Table, TickClock};
 use super::{Class, Counter, PerWay, Way};
 use crate::cidr::Cidr;
 use crate::map_value;
@@ -28,6 +30,42 @@ pub struct Sharing<'obj> {
     config: Config,
     pub(super) clock: TickClock,
     pub(super) forgotten: Forgotten,
+    /// Addresses that have long been silent, and what was sent to them since when.
+    watched: HashMap<IpAddr, Watched>,
+    were_full: bool,
+}
+
+/// Someone who only listens is not gone.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    downloads: u64,
+    unchanged_since: Instant,
+}
+
+/// What the user should hear of at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A neighbor's share of the table is used up; what unknown addresses count as from now on.
+    Full(Class),
+    /// There is room again.
+    Room,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Notice::Full(Class::Neighbor) => {
+                "a neighbor's share of the address table is used up: unknown addresses count as \
+                 neighbors' until there is room"
+            }
+            Notice::Full(Class::Rest) => {
+                "WARNING: a neighbor's share of the address table is used up and no LAN port is \
+                 known: unknown addresses, a neighbor's too, count as the rest; name the LAN's \
+                 ports (--lan) or the neighbors' networks (--neighbor-net)"
+            }
+            Notice::Room => "the neighbors' shares of the address table have room again",
+        })
+    }
 }
 
 /// What was counted for addresses that are forgotten since.
@@ -64,6 +102,8 @@ impl<'obj> Sharing<'obj> {
             config,
             clock,
             forgotten,
+            watched: HashMap::new(),
+            were_full: false,
         };
         sharing.fill_maps().context("fill the maps")?;
         Ok(sharing)
@@ -79,6 +119,16 @@ impl<'obj> Sharing<'obj> {
                 quota,
             };
             let key = port.ifindex.to_ne_bytes();
+            maps.ports
+                .update(&key, map_value::bytes(&row), MapFlags::ANY)?;
+        }
+        for (ifindex, class) in &self.config.ports.uppers {
+            // Nothing is learned there: only the class is asked for.
+            let row = types::port {
+                class: class.in_bpf(),
+                ..Default::default()
+            };
+            let key = ifindex.to_ne_bytes();
             maps.ports
                 .update(&key, map_value::bytes(&row), MapFlags::ANY)?;
         }
@@ -120,9 +170,13 @@ impl<'obj> Sharing<'obj> {
             direction,
         } in self.config.placements()
         {
-            let label = format!("neighbor_sharing/{program}");
             let attachment = attacher
-                .attach(self.program(&program)?, &label, port.ifindex, direction)
+                .attach(
+                    self.program(&program)?,
+                    &label_of(&program),
+                    port.ifindex,
+                    direction,
+                )
                 .with_context(|| format!("attach {program} to {} {direction}", port.name))?;
             attachments.push(attachment);
         }
@@ -162,37 +216,104 @@ impl<'obj> Sharing<'obj> {
 
     /// To be called about once a second: forgets addresses whose owner has been silent for long, and
     /// lets unknown addresses be the rest's again when neighbors' tables have room.
-    pub fn tend(&mut self) -> Result<()> {
-        let indexes: HashMap<u32, u32> = (0..)
+    pub fn tend(&mut self) -> Result<Option<Notice>> {
+        let rows: HashMap<u32, u32> = (0..)
             .zip(self.config.ports())
-            .map(|(index, (port, _))| (port.ifindex, index))
+            .map(|(row, (port, _))| (port.ifindex, row))
             .collect();
-        for learned in self.table().addresses()? {
-            if self.clock.silence(&learned) >= self.config.forget_after {
-                let index = indexes.get(&learned.port).copied();
-                let counts = self.table().forget(&learned, index)?;
+        let before = self.port_uses()?;
+        let addresses = self.table().addresses()?;
+        let gone = self.gone(&addresses)?;
+        for learned in &gone {
+            if let Some((owner, counts)) = self.table().forget(learned)? {
                 self.forgotten.addresses += 1;
                 self.forgotten.counts += counts;
+                if let Some(row) = rows.get(&owner) {
+                    self.table().give_back(*row)?;
+                }
             }
         }
+        // Nothing was learned or moved while we listed, so the list is the truth.
+        if gone.is_empty() && before == self.port_uses()? {
+            for (ifindex, row) in &rows {
+                let owned = addresses.iter().filter(|learned| learned.port == *ifindex);
+                self.table().set_owned(*row, owned.count() as u64)?;
+            }
+        }
+        self.note_room()
+    }
+
+    fn port_uses(&self) -> Result<Vec<(u64, u64)>> {
+        let table = self.table();
+        let rows = 0..self.config.ports().count() as u32;
+        rows.map(|row| table.port_use(row)).collect()
+    }
+
+    /// Who has neither sent nor been sent anything for long.
+    fn gone(&mut self, addresses: &[Learned]) -> Result<Vec<Learned>> {
+        let now = Instant::now();
+        let half = self.config.forget_after / 2;
+        let mut watched = HashMap::new();
+        let mut gone = Vec::new();
+        for learned in addresses {
+            let silence = self.clock.silence(learned);
+            if silence < half {
+                continue;
+            }
+            let Counter {
+                packets,
+                dropped_packets,
+                ..
+            } = self.table().counts(learned)?.download;
+            let seen = Watched {
+                downloads: packets + dropped_packets,
+                unchanged_since: now,
+            };
+            let known = self.watched.get(&learned.ip).copied();
+            let known = known.filter(|known| known.downloads == seen.downloads);
+            let watch = known.unwrap_or(seen);
+            if silence >= self.config.forget_after && now - watch.unchanged_since >= half {
+                gone.push(*learned);
+            } else {
+                watched.insert(learned.ip, watch);
+            }
+        }
+        self.watched = watched;
+        Ok(gone)
+    }
+
+    fn note_room(&mut self) -> Result<Option<Notice>> {
         let mut room = true;
-        for index in (0..).take(self.config.neighbors.len()) {
+        for row in (0..).take(self.config.ports.neighbors.len()) {
             // Under 90 %, so that the table does not go back and forth at its limit.
-            room &= self.table().owned_by(index)? * 10 < u64::from(self.config.quota()) * 9;
+            room &= self.table().owned_by(row)? * 10 < u64::from(self.config.quota()) * 9;
         }
         if room && let Some(bss) = &mut self.skeleton.maps.bss_data {
             // SAFETY: a u32 of the BPF programs' globals, mapped as long as the skeleton lives; the
             // programs write it too, hence volatile.
             unsafe { (&raw mut bss.neighbors_are_full).write_volatile(0) };
         }
-        Ok(())
+        let full = self.neighbors_are_full();
+        let notice = match (std::mem::replace(&mut self.were_full, full), full) {
+            (false, true) => Some(Notice::Full(self.unknown_counts_as())),
+            (true, false) => Some(Notice::Room),
+            _ => None,
+        };
+        Ok(notice)
     }
 
-    /// A neighbor's table is full, so unknown addresses count as `Class::Neighbor` where LAN ports
-    /// are known.
-    pub fn neighbors_are_full(&self) -> bool {
+    /// What a download to an address that nobody owns is charged to.
+    pub fn unknown_counts_as(&self) -> Class {
+        if self.neighbors_are_full() && !self.config.ports.lan.is_empty() {
+            Class::Neighbor
+        } else {
+            Class::Rest
+        }
+    }
+
+    fn neighbors_are_full(&self) -> bool {
         self.skeleton.maps.bss_data.as_ref().is_some_and(|bss| {
-            // SAFETY: as in `tend`.
+            // SAFETY: as in `note_room`.
             unsafe { (&raw const bss.neighbors_are_full).read_volatile() != 0 }
         })
     }
@@ -230,6 +351,25 @@ impl<'obj> Sharing<'obj> {
     }
 }
 
+/// The labels of all programs.
+pub(super) fn labels() -> Vec<String> {
+    let stems = [
+        "classify_neighbor",
+        "classify_lan",
+        "classify_wan",
+        "police_upload",
+        "deliver_neighbor",
+        "deliver_lan",
+    ];
+    let twins = |stem: &str| [label_of(stem), label_of(&format!("{stem}_raw"))];
+    stems.into_iter().flat_map(twins).collect()
+}
+
+/// What tells a program of ours from all others where it is a filter.
+pub(super) fn label_of(program: &str) -> String {
+    format!("neighbor_sharing/{program}")
+}
+
 /// The key of buckets and meters: `class + CLASSES * direction` in the BPF program.
 fn row_of(class: Class, way: Way) -> [u8; 4] {
     (class as u32 + Class::ALL.len() as u32 * way as u32).to_ne_bytes()
@@ -265,11 +405,11 @@ fn set_knobs(open: &mut OpenNeighborSharingSkel<'_>, config: &Config, tick: Tick
     let limits = config.limits.values().map(|(_, limit)| limit);
     knobs.units_per_tick = Clock::for_limits(limits, tick).units_per_tick(tick);
     knobs.forget_ticks = tick.count_in(config.forget_after);
-    knobs.only_across_wan = match config.police_at {
-        PoliceAt::Wan => 0,
-        PoliceAt::Lan => config.wan.ifindex,
-    };
-    knobs.lan_is_known = !config.lan.is_empty();
+    knobs.only_across_wan = config.police_at == PoliceAt::Lan;
+    for (side, ifindex) in knobs.wan_sides.iter_mut().zip(&config.ports.wan_sides) {
+        *side = *ifindex;
+    }
+    knobs.lan_is_known = !config.ports.lan.is_empty();
     knobs.dry_run = config.dry_run;
     knobs.have_exempt_nets = !config.exempt.is_empty();
     knobs.have_neighbor_nets = !config.neighbor_nets.is_empty();
@@ -278,7 +418,8 @@ fn set_knobs(open: &mut OpenNeighborSharingSkel<'_>, config: &Config, tick: Tick
 
 /// Which tick is now? Asked once: from here on the monotonic clock tells.
 fn read_clock(skeleton: &NeighborSharingSkel<'_>, tick: Tick) -> Result<TickClock> {
-    let any_frame = [0; 14];
+    // Some kernels refuse a frame without anything behind its Ethernet header.
+    let any_frame = [0; 64];
     let input = ProgramInput {
         data_in: Some(&any_frame),
         ..Default::default()

@@ -7,8 +7,8 @@ use netsetup::server::Kind;
 use netsetup::topology::neighbor_sharing::{self, Host, Network};
 
 use super::report::PROMPT;
-use super::{Arguments, Port, Ports};
-use crate::netlink::Netlink;
+use super::{Arguments, Ports};
+use crate::netlink::{Link, Netlink};
 use crate::preflight;
 use crate::session::Session;
 
@@ -39,25 +39,14 @@ impl Simulation {
     /// The host's ends of the veths.
     pub fn ports(&self) -> Result<Ports> {
         let mut netlink = Netlink::open()?;
-        let mut port = |host: &Host| {
-            let link = preflight::find_interface(&mut netlink, &host.port)?;
-            Port::try_from(link)
+        let mut links = |hosts: &[Host]| -> Result<Vec<Link>> {
+            let port = |host: &Host| preflight::find_interface(&mut netlink, &host.port);
+            hosts.iter().map(port).collect()
         };
-        Ok(Ports {
-            wan: port(self.network.wan())?,
-            neighbors: self
-                .network
-                .neighbors()
-                .iter()
-                .map(&mut port)
-                .collect::<Result<_>>()?,
-            lan: self
-                .network
-                .locals()
-                .iter()
-                .map(&mut port)
-                .collect::<Result<_>>()?,
-        })
+        let wan = links(std::slice::from_ref(self.network.wan()))?;
+        let neighbors = links(self.network.neighbors())?;
+        let lan = links(self.network.locals())?;
+        Ports::arrange(&wan[0], &neighbors, &lan, &netlink.links()?)
     }
 
     /// Starts what the WAN host measures against, where it is installed.

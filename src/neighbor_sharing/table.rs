@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use libbpf_rs::{Map, MapCore, MapFlags};
 
-use super::skeleton::types::{address_count, learned, meter, port_use};
+use super::skeleton::types;
 use super::{Counter, PerWay};
 use crate::map_value;
 use crate::policer::Tick;
 
 /// Slots below this one belong to no address (`SLOT_UNKNOWN_…` in the BPF program).
 pub const FIRST_SLOT: u32 = 2;
-/// The tag that a packet carries from port to WAN has 15 bits for the slot.
-pub const MOST_ADDRESSES: u32 = 0x7fff - FIRST_SLOT + 1;
+/// A slot has 16 bits in the table.
+pub const MOST_ADDRESSES: u32 = 0xffff - FIRST_SLOT + 1;
 /// Entries that one system call reads.
 const BATCH: u32 = 1024;
 
@@ -81,7 +81,7 @@ impl Table<'_> {
         let mut addresses = Vec::new();
         for map in [self.learned4, self.learned6] {
             for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
-                let entry: learned = map_value::read(&value)?;
+                let entry: types::learned = map_value::read(&value)?;
                 addresses.push(Learned {
                     ip: ip_of(&key)?,
                     port: entry.owner.port,
@@ -106,7 +106,7 @@ impl Table<'_> {
             .lookup_percpu(&slot.to_ne_bytes(), MapFlags::ANY)?
             .with_context(|| format!("address_counts has no slot {slot}"))?;
         let mut sum = PerWay::<Counter>::default();
-        for count in map_value::read_each::<address_count>(&values)? {
+        for count in map_value::read_each::<types::address_count>(&values)? {
             let [download, upload] = count.meters;
             sum.download += Counter::from(download);
             sum.upload += Counter::from(upload);
@@ -114,50 +114,74 @@ impl Table<'_> {
         Ok(sum)
     }
 
-    /// Removes an address and returns what was counted for it. A packet that found the entry in this
-    /// very moment is counted for its class, but perhaps no more for its address; and an address that
-    /// speaks in this very moment is learned anew with its next packet.
-    pub fn forget(&self, learned: &Learned, port_index: Option<u32>) -> Result<PerWay<Counter>> {
-        match learned.ip {
-            IpAddr::V4(ip) => self.learned4.delete(&ip.octets()),
-            IpAddr::V6(ip) => self.learned6.delete(&ip.octets()),
-        }
-        .with_context(|| format!("forget {}", learned.ip))?;
-        let slot = u32::from(learned.slot);
+    /// Removes an address; returns the port that owned it last, and what was counted for it. A packet
+    /// that found the entry in this very moment is counted for its class, but perhaps no more for its
+    /// address; and an address that speaks in this very moment is learned anew with its next packet.
+    pub fn forget(&self, learned: &Learned) -> Result<Option<(u32, PerWay<Counter>)>> {
+        let deleted = match learned.ip {
+            IpAddr::V4(ip) => self.learned4.lookup_and_delete(&ip.octets()),
+            IpAddr::V6(ip) => self.learned6.lookup_and_delete(&ip.octets()),
+        };
+        let deleted = deleted.with_context(|| format!("forget {}", learned.ip))?;
+        let Some(deleted) = deleted else {
+            return Ok(None);
+        };
+        let last: types::learned = map_value::read(&deleted)?;
+        let slot = u32::from(last.owner.slot);
         let counts = self.counts_in(slot)?;
-        let zeros = vec![vec![0; size_of::<address_count>()]; libbpf_rs::num_possible_cpus()?];
+        let zeros =
+            vec![vec![0; size_of::<types::address_count>()]; libbpf_rs::num_possible_cpus()?];
         self.address_counts
             .update_percpu(&slot.to_ne_bytes(), &zeros, MapFlags::ANY)?;
         self.free(slot)?;
-        if let Some(index) = port_index {
-            let forgotten = self.forgotten(index)? + 1;
-            self.port_forgotten.update(
-                &index.to_ne_bytes(),
-                &forgotten.to_ne_bytes(),
-                MapFlags::ANY,
-            )?;
+        Ok(Some((last.owner.port, counts)))
+    }
+
+    /// What the BPF programs have learned and released at a port.
+    pub fn port_use(&self, row: u32) -> Result<(u64, u64)> {
+        let value = self.port_use.lookup(&row.to_ne_bytes(), MapFlags::ANY)?;
+        let value = value.with_context(|| format!("port_use has no row {row}"))?;
+        let owned: types::port_use = map_value::read(&value)?;
+        Ok((owned.learned, owned.released))
+    }
+
+    /// Addresses that the port owns now. What is read is written by others meanwhile, so the sum may
+    /// be off by a few.
+    pub fn owned_by(&self, row: u32) -> Result<u64> {
+        let (learned, released) = self.port_use(row)?;
+        let owned = learned
+            .wrapping_sub(released)
+            .wrapping_sub(self.forgotten(row)?);
+        Ok(owned.cast_signed().max(0).unsigned_abs())
+    }
+
+    /// One address of the port was forgotten.
+    pub fn give_back(&self, row: u32) -> Result<()> {
+        self.set_forgotten(row, self.forgotten(row)?.wrapping_add(1))
+    }
+
+    /// The port owns so many, whatever was counted: an owner may change in the moment in which its
+    /// address is forgotten, and such a thing must not add up.
+    pub fn set_owned(&self, row: u32, owned: u64) -> Result<()> {
+        let (learned, released) = self.port_use(row)?;
+        let forgotten = learned.wrapping_sub(released).wrapping_sub(owned);
+        if forgotten == self.forgotten(row)? {
+            return Ok(());
         }
-        Ok(counts)
+        self.set_forgotten(row, forgotten)
     }
 
-    /// Addresses that the port owns now.
-    pub fn owned_by(&self, port_index: u32) -> Result<u64> {
-        let value = self
-            .port_use
-            .lookup(&port_index.to_ne_bytes(), MapFlags::ANY)?;
-        let value = value.with_context(|| format!("port_use has no row {port_index}"))?;
-        let owned: port_use = map_value::read(&value)?;
-        // The three are written one after the other, so a sum read in between may be off by a few.
-        let gone = owned.released + self.forgotten(port_index)?;
-        Ok(owned.learned.saturating_sub(gone))
-    }
-
-    fn forgotten(&self, port_index: u32) -> Result<u64> {
+    fn forgotten(&self, row: u32) -> Result<u64> {
         let value = self
             .port_forgotten
-            .lookup(&port_index.to_ne_bytes(), MapFlags::ANY)?;
-        let value = value.with_context(|| format!("port_forgotten has no row {port_index}"))?;
+            .lookup(&row.to_ne_bytes(), MapFlags::ANY)?;
+        let value = value.with_context(|| format!("port_forgotten has no row {row}"))?;
         map_value::read(&value)
+    }
+
+    fn set_forgotten(&self, row: u32, forgotten: u64) -> Result<()> {
+        let (key, value) = (row.to_ne_bytes(), forgotten.to_ne_bytes());
+        Ok(self.port_forgotten.update(&key, &value, MapFlags::ANY)?)
     }
 }
 
@@ -169,8 +193,8 @@ fn ip_of(key: &[u8]) -> Result<IpAddr> {
     Ok(octets.into())
 }
 
-impl From<meter> for Counter {
-    fn from(meter: meter) -> Counter {
+impl From<types::meter> for Counter {
+    fn from(meter: types::meter) -> Counter {
         Counter {
             packets: meter.packets,
             bytes: meter.bytes,

@@ -113,7 +113,7 @@ fn route(netlink: &mut Netlink, local: IpAddr, peer: IpAddr) -> Result<Option<u3
 }
 
 /// The link, its masters, and the VLANs and other links on top of them.
-fn standing_on(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
+pub fn standing_on(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([ifindex]);
     loop {
         let size = found.len();

@@ -1,0 +1,141 @@
+//! Standard output as tools write reports to it: redrawn in place on a terminal, plain lines in a
+//! pipe, and never waited for. A reader that has stopped (Ctrl-S, a paused pager, the very ssh session
+//! that is policed) must not keep a tool from its work or from its end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
+
+use nix::libc::{O_CLOEXEC, O_NOCTTY, O_NONBLOCK};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long the last words may wait for their reader.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where reports go.
+#[derive(Debug)]
+pub struct Output {
+    /// None: stdout is a file or the like, where writing does not wait.
+    without_waiting: Option<File>,
+    terminal: bool,
+    /// What the reader has not taken yet.
+    pending: Vec<u8>,
+    /// Lines between the cursor and the first line of the last picture.
+    drawn: usize,
+    skipped: u64,
+}
+
+impl Output {
+    /// Standard output. Opens it once more without blocking, so it is to be called before privileges
+    /// are dropped: the terminal may be another user's.
+    pub fn open() -> Output {
+        Output {
+            without_waiting: reopened(),
+            terminal: io::stdout().is_terminal(),
+            pending: Vec::new(),
+            drawn: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Reports that were left out because the one before had not been taken.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Shows a picture in the place of the last one, and `prompt` below it. In a pipe there is no
+    /// place to go back to and nobody to prompt: the picture follows after an empty line.
+    pub fn draw(&mut self, picture: &str, prompt: &str) -> io::Result<()> {
+        if !self.terminal {
+            return self.offer(&format!("\n{picture}"));
+        }
+        let back = match self.drawn {
+            0 => "\r\x1b[J".to_owned(),
+            lines => format!("\r\x1b[{lines}A\x1b[J"),
+        };
+        self.drawn = picture.lines().count();
+        // Without wrapping, so that a line of the picture is a line of the screen.
+        self.offer(&format!("{back}\x1b[?7l{picture}\x1b[?7h{prompt}"))
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, line: &str) -> io::Result<()> {
+        self.offer(&format!("{line}\n"))
+    }
+
+    /// Writes the last words, below everything else; waits a moment for the reader to take them.
+    pub fn conclude(&mut self, words: &str) -> io::Result<()> {
+        self.pending.extend_from_slice(words.as_bytes());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.flush()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(file) = self
+                .without_waiting
+                .as_ref()
+                .filter(|_| !self.pending.is_empty())
+            else {
+                return Ok(());
+            };
+            if left.is_zero() {
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    "nobody took the last report from stdout",
+                ));
+            }
+            let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            // An interrupted wait is looked at again like one that is over.
+            let _ = poll(&mut fds, timeout);
+        }
+    }
+
+    /// Writes `text`, or leaves it out where the reader has not taken what was written before.
+    fn offer(&mut self, text: &str) -> io::Result<()> {
+        self.flush()?;
+        if self.pending.is_empty() {
+            self.pending.extend_from_slice(text.as_bytes());
+            self.flush()
+        } else {
+            self.skipped += 1;
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.without_waiting else {
+            let mut out = io::stdout().lock();
+            out.write_all(&self.pending)?;
+            self.pending.clear();
+            return out.flush();
+        };
+        while !self.pending.is_empty() {
+            match file.write(&self.pending) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => drop(self.pending.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A pipe or terminal opened once more: O_NONBLOCK on the descriptor that we were given would be set
+/// for everybody who shares it. (A file opened once more would be written from its start.)
+fn reopened() -> Option<File> {
+    let path = "/proc/self/fd/1";
+    let kind = std::fs::metadata(path).ok()?.file_type();
+    let is_terminal = kind.is_char_device() && io::stdout().is_terminal();
+    if !(kind.is_fifo() || is_terminal) {
+        return None;
+    }
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    options.open(path).ok()
+}
