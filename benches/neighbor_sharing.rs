@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     let arp = [[0xff; 12].as_slice(), &[8, 6], &[0; 46]].concat();
     // The first packet makes the neighbor known; test packets come in by loopback, ifindex 1.
     run(&programs.classify_neighbor, &upload, 1)?;
-    let cases: [(&str, &ProgramMut<'_>, &[u8]); 7] = [
+    let cases: [(&str, &ProgramMut<'_>, &[u8]); 6] = [
         ("empty program", &empty.progs.empty, &download),
         (
             "classify_wan, neighbor, policed",
@@ -60,11 +60,6 @@ fn main() -> Result<()> {
             &upload,
         ),
         ("police_upload, untagged", &programs.police_upload, &upload),
-        (
-            "deliver_neighbor, policed",
-            &programs.deliver_neighbor,
-            &download,
-        ),
     ];
     let mut times = vec![Vec::new(); cases.len()];
     for _ in 0..ROUNDS {
