@@ -2,6 +2,7 @@
 //! itself (NETLINK_ROUTE). `/sys/class/net` is of no use: it shows the links of the namespace in
 //! which it was mounted.
 
+mod nat;
 mod socket;
 mod watch;
 mod wire;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 
+pub use nat::rewrites_sources;
 pub use socket::Refusal;
 use socket::Socket;
 pub use watch::{LinkChange, LinkEvent, LinkWatch};

@@ -7,7 +7,7 @@ use netsetup::instance::Instance;
 
 use super::{Arguments, Class, PoliceAt};
 use crate::Failure;
-use crate::netlink::{Link, Netlink};
+use crate::netlink::{self, Link, Netlink};
 use crate::preflight::{self, LinkLayer};
 use crate::tc;
 
@@ -111,6 +111,13 @@ impl Ports {
 
     /// Says whose connections are about to be policed.
     pub fn warn(&self, arguments: &Arguments) -> Result<()> {
+        if arguments.police_at == Some(PoliceAt::Wan) && netlink::rewrites_sources()? {
+            eprintln!(
+                "source addresses are rewritten here (NAT), so at {} downloads bear this host's own \
+                 address and count as the rest: --police-at lan tells them apart by port",
+                self.wan.name
+            );
+        }
         let mut netlink = Netlink::open()?;
         // With --police-at lan the host's own traffic over the WAN is left alone.
         let wan = (arguments.police_at == Some(PoliceAt::Wan)).then_some(&self.wan);

@@ -57,11 +57,16 @@ pub(super) struct Socket {
 impl Socket {
     /// Opens a socket that receives the multicast groups of the mask `groups` (0: none).
     pub(super) fn open(groups: u32) -> Result<Self> {
+        Socket::speaking(SockProtocol::NetlinkRoute, groups)
+    }
+
+    /// Opens a socket to another part of the kernel.
+    pub(super) fn speaking(protocol: SockProtocol, groups: u32) -> Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )
         .context("open a netlink socket")?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).context("bind a netlink socket")?;
