@@ -12,12 +12,12 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::policer::{Clock, Limit, Tick};
-use netbpf::rate::Rate;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use testbed::{long, sandbox, skip, step};
 
+use seed::Random;
 use skeleton::types::{arrival, batch, bucket, tally};
 use skeleton::{PolicerSkel, PolicerSkelBuilder};
 
@@ -89,34 +89,18 @@ impl Model {
 
     /// What the BPF side takes, by netbpf; the model has made its own of the same figures.
     fn limit(bits_per_second: u64, burst_bytes: u64) -> Limit {
-        let rate: Rate = format!("{bits_per_second}bit").parse().unwrap();
-        Limit::new(rate, format!("{burst_bytes}b").parse().unwrap()).unwrap()
+        let rate = step("read a rate", format!("{bits_per_second}bit").parse());
+        let burst = step("read a burst", format!("{burst_bytes}b").parse());
+        step("make a limit", Limit::new(rate, burst))
     }
 }
 
-/// splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 to below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// Every order of magnitude between the two as likely as any other.
-    fn of_any_size(&mut self, least: u64, most: u64) -> u64 {
-        let bits = u64::from(most.ilog2() - least.ilog2()) + 1;
-        let scale = least.ilog2() + self.below(bits) as u32;
-        let value = (1 << scale) | (self.next() & ((1 << scale) - 1));
-        value.clamp(least, most)
-    }
+/// Every order of magnitude between the two as likely as any other.
+fn of_any_size(random: &mut Random, least: u64, most: u64) -> u64 {
+    let bits = u64::from(most.ilog2() - least.ilog2()) + 1;
+    let scale = least.ilog2() + random.below(bits) as u32;
+    let value = (1 << scale) | (random.next() & ((1 << scale) - 1));
+    value.clamp(least, most)
 }
 
 struct Policer<'obj> {
@@ -132,18 +116,19 @@ impl<'obj> Policer<'obj> {
 
     fn set_bucket(&self, limit: Limit, paid_until: u64) {
         let Limit { cost, burst } = limit;
-        let value = bucket {
+        let bucket = bucket {
             paid_until,
             cost,
             burst,
             ..Default::default()
         };
         let map = &self.skeleton.maps.buckets;
-        step("set", map.update(&KEY, bytes(&value), MapFlags::ANY));
+        step("set", map.update(&KEY, bytes(&bucket), MapFlags::ANY));
     }
 
     fn bucket(&self) -> bucket {
-        read(self.skeleton.maps.buckets.lookup(&KEY, MapFlags::ANY))
+        let map = &self.skeleton.maps.buckets;
+        value(&there(step("look up", map.lookup(&KEY, MapFlags::ANY))))
     }
 
     /// Puts these packets (`now` and bytes) to the bucket, in this order: a full batch.
@@ -154,8 +139,10 @@ impl<'obj> Policer<'obj> {
         let given = unsafe { plain::as_bytes(arrivals) };
         step("write the batch", map.update(&KEY, given, MapFlags::ANY));
         run(self.skeleton.progs.judge_batch.as_fd(), 1);
-        let judged = step("read the batch", map.lookup(&KEY, MapFlags::ANY)).unwrap();
-        arrivals.copy_from_slice(plain::slice_from_bytes(&judged).unwrap());
+        let judged = there(step("read the batch", map.lookup(&KEY, MapFlags::ANY)));
+        for (arrival, judged) in arrivals.iter_mut().zip(judged.chunks(size_of::<arrival>())) {
+            *arrival = value(judged);
+        }
     }
 
     /// The verdicts of `arrivals`, which may be fewer than a batch.
@@ -165,7 +152,7 @@ impl<'obj> Policer<'obj> {
         for (arrival, (now, bytes)) in batch.iter_mut().zip(arrivals) {
             (arrival.now, arrival.bytes) = (*now, *bytes);
         }
-        let rest = arrivals.last().unwrap().0;
+        let rest = there(arrivals.last()).0;
         for arrival in batch.iter_mut().skip(arrivals.len()) {
             arrival.now = rest;
         }
@@ -181,11 +168,16 @@ fn bytes<T: plain::Plain>(value: &T) -> &[u8] {
     unsafe { plain::as_bytes(value) }
 }
 
-fn read<T: plain::Plain + Default>(value: libbpf_rs::Result<Option<Vec<u8>>>) -> T {
-    let mut read = T::default();
-    let value = step("look up", value).unwrap();
-    plain::copy_from_bytes(&mut read, &value).unwrap();
-    read
+fn value<T: plain::Plain + Default>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    let copied = plain::copy_from_bytes(&mut value, bytes);
+    assert!(copied.is_ok(), "{} bytes of a value", bytes.len());
+    value
+}
+
+/// What the skeleton or a map has always.
+fn there<T>(option: Option<T>) -> T {
+    option.unwrap_or_else(|| panic!("a map, its key or its value is missing"))
 }
 
 /// By the descriptor, because libbpf-rs's programs stay in the thread that loaded them.
@@ -237,10 +229,10 @@ struct Scene {
 
 impl Scene {
     fn random(random: &mut Random) -> Scene {
-        let bits_per_second = random.of_any_size(8, 100_000_000_000);
+        let bits_per_second = of_any_size(random, 8, 100_000_000_000);
         // A year at most, as Limit::new has it; and with a margin for its rounding up.
         let year = 365 * 86_400 * (bits_per_second / 8);
-        let burst_bytes = random.of_any_size(1514, (year / 101 * 100).clamp(1514, 1 << 32));
+        let burst_bytes = of_any_size(random, 1514, (year / 101 * 100).clamp(1514, 1 << 32));
         let (start, idle) = match random.below(4) {
             // Just after boot no burst has been able to fill up yet; an untouched bucket is full.
             0 => {
@@ -249,12 +241,12 @@ impl Scene {
             }
             // Just before wrap-around.
             1 => (
-                0_u64.wrapping_sub(random.of_any_size(1, 10 * SECOND)),
+                0_u64.wrapping_sub(of_any_size(random, 1, 10 * SECOND)),
                 random.below(SECOND),
             ),
             // A clock whose sign changes.
             2 => (
-                (1_u64 << 63) - random.of_any_size(1, 10 * SECOND),
+                (1_u64 << 63) - of_any_size(random, 1, 10 * SECOND),
                 random.below(SECOND),
             ),
             _ => (SOME_TIME + random.below(SOME_TIME), random.below(SOME_TIME)),
@@ -320,7 +312,7 @@ impl Scene {
             // Beside the usual: nothing, and what is larger than the burst, or just not.
             0 => random.below(2) as u32,
             1 => (self.burst_bytes - 1 + random.below(3)).min(524_288) as u32,
-            2 => random.of_any_size(1, 524_288) as u32,
+            2 => of_any_size(random, 1, 524_288) as u32,
             _ => 1 + random.below(self.largest.into()) as u32,
         }
     }
@@ -349,7 +341,7 @@ fn every_verdict_is_the_models() {
     with_policer(NAME, |policer| {
         let long = long(NAME, "2 of 50 million packets");
         let packets: usize = if long { 50_000_000 } else { 2_000_000 };
-        let mut random = Random(seed::of(NAME, long));
+        let mut random = Random::new(NAME, long);
         let (mut passed, mut played) = (0, 0);
         while played < packets {
             passed += Scene::random(&mut random).play(policer, &mut random, 2);
@@ -419,7 +411,7 @@ fn a_bucket_without_a_rate_lets_everything_pass() {
 fn the_long_run_is_the_rate() {
     const NAME: &str = "the_long_run_is_the_rate";
     with_policer(NAME, |policer| {
-        let mut random = Random(seed::of(NAME, false));
+        let mut random = Random::new(NAME, false);
         let rates: [u64; 7] = [
             8,
             128_000,
@@ -481,10 +473,11 @@ fn hammer(
     step_units: u64,
     runs: u32,
 ) -> tally {
-    let zeros = vec![vec![0; size_of::<tally>()]; libbpf_rs::num_possible_cpus().unwrap()];
+    let cpus_possible = step("count the CPUs", libbpf_rs::num_possible_cpus());
+    let zeros = vec![vec![0; size_of::<tally>()]; cpus_possible];
     let tallies = &policer.skeleton.maps.tallies;
     step("clear", tallies.update_percpu(&KEY, &zeros, MapFlags::ANY));
-    let bss = policer.skeleton.maps.bss_data.as_mut().unwrap();
+    let bss = there(policer.skeleton.maps.bss_data.as_mut());
     (bss.hammer_bytes, bss.hammer_step, bss.hammer_now) = (bytes, step_units, SOME_TIME);
     let program = policer.skeleton.progs.hammer.as_fd();
     let together = Barrier::new(2);
@@ -499,11 +492,10 @@ fn hammer(
         }
     });
     let tallies = &policer.skeleton.maps.tallies;
-    let each = step("read", tallies.lookup_percpu(&KEY, MapFlags::ANY)).unwrap();
+    let each = there(step("read", tallies.lookup_percpu(&KEY, MapFlags::ANY)));
     let mut sum = tally::default();
     for cpu in each {
-        let mut own = tally::default();
-        plain::copy_from_bytes(&mut own, &cpu).unwrap();
+        let own: tally = value(&cpu);
         for (sum, own) in sum.verdicts.iter_mut().zip(own.verdicts) {
             *sum += own;
         }
@@ -574,12 +566,12 @@ struct Between {
 }
 
 fn read_clocks(policer: &mut Policer<'_>, tick: Tick) -> Between {
-    let bss = policer.skeleton.maps.bss_data.as_mut().unwrap();
+    let bss = there(policer.skeleton.maps.bss_data.as_mut());
     bss.units_per_tick = Clock::Ticks.units_per_tick(tick);
     let before = monotonic();
     run(policer.skeleton.progs.read_clocks.as_fd(), 1);
     let after = monotonic();
-    let bss = policer.skeleton.maps.bss_data.as_ref().unwrap();
+    let bss = there(policer.skeleton.maps.bss_data.as_ref());
     Between {
         before,
         after,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
  * Runs another program with the tag of the caller's choice and tells the tag that it left:
- * BPF_PROG_TEST_RUN neither takes skb->tc_index nor gives it back, but does so with skb->cb.
+ * BPF_PROG_TEST_RUN neither takes skb->tc_index nor gives it back, but does so with skb->cb. From 6.17
+ * on it also refuses frames that say IP and end before an IP header would; so they are cut here.
  */
 #include <linux/bpf.h>
 
@@ -9,10 +10,12 @@
 
 /* What no tc program returns. */
 #define NO_TARGET (-100)
+#define NOT_CUT (-101)
 
 /* Words of skb->cb. */
 #define TAG 0
 #define TARGET 1
+#define LENGTH 2 /* bytes that the packet is cut to; 0: as it is. This ends GSO. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -36,6 +39,8 @@ int tagged(struct __sk_buff *skb)
 {
 	int verdict;
 
+	if (skb->cb[LENGTH] && bpf_skb_change_tail(skb, skb->cb[LENGTH], 0))
+		return NOT_CUT;
 	skb->tc_index = skb->cb[TAG];
 	verdict = run_target(skb);
 	skb->cb[TAG] = skb->tc_index;
