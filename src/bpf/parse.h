@@ -180,13 +180,13 @@ static __always_inline int parse_ipv6(struct cursor *cur, struct ipv6hdr **heade
  * fragment other than the first, which has no transport header; IPPROTO_NONE where there is none. */
 static __always_inline int parse_extensions(struct cursor *cur, int next)
 {
-	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+	for (int passed = 0;; passed++) {
 		struct extension *ext = cur->pos;
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
 		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
 			return next;
-		if ((void *)(ext + 1) > cur->end)
+		if (passed == MAX_EXTENSIONS || (void *)(ext + 1) > cur->end)
 			return PARSE_FAILED;
 		if (next == IPPROTO_FRAGMENT) {
 			if (ext->rest & bpf_htons(0xfff8)) /* offset in units of 8 bytes */
@@ -199,7 +199,6 @@ static __always_inline int parse_extensions(struct cursor *cur, int next)
 		}
 		next = ext->next;
 	}
-	return PARSE_FAILED;
 }
 
 /* Parses link and network header. Returns 0, or PARSE_FAILED for what ends too early or says of
