@@ -244,10 +244,13 @@ mod tests {
         }
     }
 
-    fn refusal(wan: &Link, neighbors: &[Link], lan: &[Link], all: &[Link]) -> String {
-        Ports::arrange(wan, neighbors, lan, all)
-            .unwrap_err()
-            .to_string()
+    fn arrange(wan: &Link, neighbors: &[&Link], lan: &[&Link], all: &[Link]) -> Result<Ports> {
+        let owned = |links: &[&Link]| links.iter().map(|link| (*link).clone()).collect::<Vec<_>>();
+        Ports::arrange(wan, &owned(neighbors), &owned(lan), all)
+    }
+
+    fn refusal(wan: &Link, neighbors: &[&Link], lan: &[&Link], all: &[Link]) -> String {
+        arrange(wan, neighbors, lan, all).unwrap_err().to_string()
     }
 
     #[test]
@@ -259,19 +262,19 @@ mod tests {
             link(4, "br0", None, None),
         ];
         let [wan, n0, n1, br0] = all.clone();
-        let text = refusal(&wan, &[n0.clone()], &[br0.clone()], &all);
+        let text = refusal(&wan, &[&n0], &[&br0], &all);
         assert!(
             text.starts_with("br0 (a LAN port) stands on n0 (a neighbor's port)"),
             "{text}"
         );
-        let text = refusal(&wan, &[n0.clone()], &[n0.clone()], &all);
+        let text = refusal(&wan, &[&n0], &[&n0], &all);
         assert_eq!(
             text,
             "n0 cannot be a neighbor's port and a LAN port at once"
         );
-        let text = refusal(&br0, &[n0.clone()], &[], &all);
+        let text = refusal(&br0, &[&n0], &[], &all);
         assert!(text.starts_with("br0 (the WAN) stands on n0"), "{text}");
-        let ports = Ports::arrange(&wan, &[n0], &[n1], &all).unwrap();
+        let ports = arrange(&wan, &[&n0], &[&n1], &all).unwrap();
         assert_eq!(ports.uppers, [(4, Class::Neighbor)]);
     }
 
@@ -285,12 +288,12 @@ mod tests {
             link(5, "br0", None, None),
         ];
         let [eth0, tagged, n0, w0, _] = all.clone();
-        let ports = Ports::arrange(&eth0, &[n0.clone()], &[], &all).unwrap();
+        let ports = arrange(&eth0, &[&n0], &[], &all).unwrap();
         assert_eq!(ports.wan_sides, BTreeSet::from([1, 2]));
         // What is bridged between WAN and ports came in by the WAN; by the bridge comes the rest.
-        let ports = Ports::arrange(&w0, &[n0], &[], &all).unwrap();
+        let ports = arrange(&w0, &[&n0], &[], &all).unwrap();
         assert_eq!(ports.wan_sides, BTreeSet::from([4]));
-        let text = refusal(&eth0, &[tagged], &[], &all);
+        let text = refusal(&eth0, &[&tagged], &[], &all);
         assert!(
             text.starts_with("eth0.7 (a neighbor's port) stands on eth0 (the WAN)"),
             "{text}"
