@@ -49,8 +49,8 @@ const SHORT: Window = Window {
 /// Far above every limit, and below what a busy machine can do.
 const UNLIMITED: u32 = 4000;
 
-const STARTS_WITHIN: Duration = Duration::from_secs(20);
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// One report of neighbor_sharing, as far as it is looked at here.
 #[derive(Clone, Debug, Deserialize)]
