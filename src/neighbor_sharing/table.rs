@@ -65,9 +65,11 @@ pub struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Hands `count` slots to the BPF programs, once, before they are attached.
+    /// Hands `count` slots to the BPF programs, once, before they are attached. The last one pushed is
+    /// the first one popped, and the low ones are worth most: they fit the tag.
     pub fn fill_slots(&self, count: u32) -> Result<()> {
-        (FIRST_SLOT..FIRST_SLOT + count).try_for_each(|slot| self.free(slot))
+        let slots = FIRST_SLOT..FIRST_SLOT + count;
+        slots.rev().try_for_each(|slot| self.free(slot))
     }
 
     fn free(&self, slot: u32) -> Result<()> {
