@@ -327,6 +327,37 @@ fn uploads_without_a_tag_are_the_ports() {
     }
 }
 
+/// A tag has room for slots up to 2047. What has a higher one is counted for its address where that is
+/// still in the packet, and behind masquerading for nobody's.
+#[test]
+fn slots_that_do_not_fit_the_tag() {
+    let setup = Setup {
+        slots: 2048, // 2 to 2049; the last is handed out first
+        ..Setup::default()
+    };
+    rig::run("slots_that_do_not_fit_the_tag", setup, |rig| {
+        for (host, slot, in_tag) in [
+            (1, 2049, UNKNOWN_UPLOAD),
+            (2, 2048, UNKNOWN_UPLOAD),
+            (3, 2047, 2047),
+        ] {
+            let source = [172, 16, 1, host];
+            let upload = frame(source, OUTSIDE, 100);
+            let entered = rig.enter(NEIGHBOR_1, &upload).tag;
+            assert_eq!(rig.owner(source).unwrap().slot, slot);
+            assert_eq!(entered, tag(Class::Neighbor, in_tag));
+            assert_eq!(rig.upload(&upload, NEIGHBOR_1, entered), PASS);
+            rig.assert_slots(&[(slot, Way::Upload, passed(1, 100))]);
+            rig.forget_counts();
+            let masqueraded = frame(STRANGER, OUTSIDE, 100);
+            assert_eq!(rig.upload(&masqueraded, NEIGHBOR_1, entered), PASS);
+            rig.assert_slots(&[(in_tag, Way::Upload, passed(1, 100))]);
+            rig.assert_meters(&[(Class::Neighbor, Way::Upload, passed(1, 100))]);
+            rig.forget_counts();
+        }
+    });
+}
+
 /// 198.51.100.0/25, 203.0.113.7 and 2001:db8:1::/48.
 fn with_exempt_nets() -> Setup {
     let nets = ["198.51.100.0/25", "203.0.113.7", "2001:db8:1::/48"];

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf::neighbor_sharing::{Class, Way};
-use testbed::long;
 use testbed::packet::{BROADCAST, Packet, truncations};
+use testbed::{long, skip};
 
 use crate::rig::{
     self, DROP, FIRST_SLOT, LAN_1, LAN_2, NEIGHBOR_1, NEIGHBOR_2, Outcome, PASS, PORTS, Rig, Setup,
@@ -248,15 +248,26 @@ fn what_is_remembered_is_forgotten_with_the_tick() {
         speaks(rig, LAN_1, A);
         assert_eq!(rig.port_of(A), Some(LAN_1));
         assert_eq!(class_of(rig, A), Class::Rest);
-        // Remembered as a destination: its owner's silence ends all the same.
+        // Remembered as a destination: its owner is heard of all the same.
         rig.set_ticks(TICKS + 2);
         assert_eq!(class_of(rig, A), Class::Rest);
         speaks(rig, LAN_1, A);
         assert_eq!(rig.owner(A).unwrap().seen, TICKS + 2);
-        // Nobody else is taken for it: as many addresses as share every place of that memory.
+    });
+}
+
+/// As many addresses as share every place where owners are remembered.
+#[test]
+fn nobody_is_taken_for_who_is_remembered() {
+    const NAME: &str = "nobody_is_taken_for_who_is_remembered";
+    rig::run(NAME, Setup::default(), |rig| {
+        speaks(rig, NEIGHBOR_1, A);
+        assert_eq!(class_of(rig, A), Class::Neighbor);
+        let mut download = to(A.into());
         for host in 0..=u16::MAX {
-            let other = Ipv4Addr::from((10 << 24) | u32::from(host));
-            assert_eq!(rig.download(&to(other.into())), PASS);
+            download[30..32].copy_from_slice(&[10, 0]); // 10.0.x.y
+            download[32..34].copy_from_slice(&host.to_be_bytes());
+            assert_eq!(rig.download(&download), PASS);
         }
         assert_eq!(rig.meter(Class::Neighbor, Way::Download), dropped(1, 42));
     });
@@ -763,6 +774,50 @@ fn the_table_is_the_models() {
             ("no room in the LAN", events.lan_full),
         ] {
             assert!(count > 100, "{what} {count} times: this proves little");
+        }
+    });
+}
+
+/// On two CPUs at once: the same addresses at a neighbor's and at a LAN port, nobody's for longer than a
+/// tick and more than the quotas hold; and two addresses that move between neighbors with nearly every
+/// packet. Whoever wins, the table, the accounts and the slots agree.
+#[test]
+fn two_cpus_leave_the_table_sound() {
+    const NAME: &str = "two_cpus_leave_the_table_sound";
+    let setup = Setup {
+        quota: 40,
+        slots: 160,
+        forget_ticks: 1,
+        ..Setup::default()
+    };
+    rig::run(NAME, setup, |rig| {
+        let rounds = if long(NAME, "20 of 400 rounds") {
+            400
+        } else {
+            20
+        };
+        let mut random = seed::Random::new(NAME, false);
+        let mut packets = |port| -> Vec<(u32, Vec<u8>)> {
+            let packets = (0..6000).map(|_| match random.below(2) {
+                0 => (port, from(four(random.below(48) as u8 + 1).into())),
+                // IPv6, because no owner of those is remembered for a tick.
+                _ => {
+                    let port = [NEIGHBOR_1, NEIGHBOR_2][random.below(2) as usize];
+                    (port, from(six(random.below(2) as u16 + 2).into()))
+                }
+            });
+            packets.collect()
+        };
+        for _ in 0..rounds {
+            let (first, second) = (packets(NEIGHBOR_1), packets(LAN_1));
+            if rig.enter_at_once([&first, &second]).is_none() {
+                return skip(NAME, "needs two CPUs");
+            }
+            assert!(rig.owners().len() >= 40);
+            rig.assert_sound();
+            for ip in rig.owners().into_keys() {
+                rig.forget(ip);
+            }
         }
     });
 }

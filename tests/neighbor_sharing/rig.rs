@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Map, MapCore, MapFlags, OpenObject, ProgramInput};
+use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::cidr::Cidr;
 use netbpf::neighbor_sharing::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, types};
 use netbpf::neighbor_sharing::{Class, Counter, Way};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use testbed::namespace::Place;
 use testbed::{sandbox, step};
 
@@ -275,14 +279,43 @@ impl<'obj> Rig<'obj> {
         }
     }
 
+    /// Uploads at the ingress of ports on two CPUs at once, while time goes on. `None` where there are
+    /// no two.
+    pub fn enter_at_once(&mut self, jobs: [&[(u32, Vec<u8>)]; 2]) -> Option<()> {
+        let cpus = two_cpus()?;
+        let program = self.tagged.progs.tagged.as_fd();
+        let ticks = &raw mut there(self.sharing.maps.bss_data.as_mut()).virtual_ticks;
+        let targets = &self.targets;
+        std::thread::scope(|scope| {
+            let running = jobs.into_iter().zip(cpus).map(|(frames, cpu)| {
+                scope.spawn(move || {
+                    pin_to(cpu);
+                    let mut context = [0_u32; word::ALL];
+                    for (port, frame) in frames {
+                        context[word::IFINDEX] = *port;
+                        context[word::TARGET] = *there(targets.get(ingress_program(*port)));
+                        enter_by_descriptor(program, &context, frame);
+                    }
+                })
+            });
+            let running: Vec<_> = running.collect();
+            for now in TICKS.. {
+                // SAFETY: a u64 of the BPF programs' globals, mapped as long as the skeleton lives.
+                unsafe { ticks.write_volatile(now) };
+                if running.iter().all(|thread| thread.is_finished()) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        Some(())
+    }
+
     /// An upload at the ingress of a port of that class.
     #[track_caller]
     pub fn enter(&self, port: u32, frame: &[u8]) -> Outcome {
-        let (_, class) = there(PORTS.into_iter().find(|(ifindex, _)| *ifindex == port));
-        let program = match class {
-            Class::Neighbor => "classify_neighbor",
-            Class::Rest => "classify_lan",
-        };
+        let class = class_of(port);
+        let program = ingress_program(port);
         let ifindex = port;
         let outcome = self.run(
             program,
@@ -560,6 +593,45 @@ impl<'obj> Rig<'obj> {
             put(&self.sharing.maps.free_slots, &[], &slot.to_ne_bytes());
         }
     }
+}
+
+fn class_of(port: u32) -> Class {
+    there(PORTS.into_iter().find(|(ifindex, _)| *ifindex == port)).1
+}
+
+fn ingress_program(port: u32) -> &'static str {
+    match class_of(port) {
+        Class::Neighbor => "classify_neighbor",
+        Class::Rest => "classify_lan",
+    }
+}
+
+/// Two CPUs that this process may run on.
+fn two_cpus() -> Option<[usize; 2]> {
+    let allowed = step("ask for the CPUs", sched_getaffinity(Pid::from_raw(0)));
+    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    Some([cpus.next()?, cpus.next()?])
+}
+
+fn pin_to(cpu: usize) {
+    let mut only = CpuSet::new();
+    step("name a CPU", only.set(cpu));
+    step("go to a CPU", sched_setaffinity(Pid::from_raw(0), &only));
+}
+
+/// libbpf-rs's programs stay in the thread that loaded them; their descriptors do not.
+fn enter_by_descriptor(program: BorrowedFd<'_>, context: &[u32; word::ALL], frame: &[u8]) {
+    let mut options = bpf_test_run_opts {
+        sz: size_of::<bpf_test_run_opts>() as u64,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ctx_in: context.as_ptr().cast(),
+        ctx_size_in: size_of_val(context) as u32,
+        ..Default::default()
+    };
+    // SAFETY: an open descriptor; the options and what they point to outlive the call.
+    let answer = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    assert_eq!((answer, options.retval.cast_signed()), (0, PASS));
 }
 
 const EVENTS: usize = size_of::<types::events>() / size_of::<u64>();
