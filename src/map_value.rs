@@ -1,7 +1,16 @@
 //! Values of BPF maps as the skeletons' types.
 
-use anyhow::{Result, anyhow};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use anyhow::{Context, Result, anyhow};
+use libbpf_rs::{Map, MapCore};
+use nix::libc;
 use plain::Plain;
+
+/// Entries that one system call reads at first.
+const BATCH: u32 = 1024;
 
 /// The value that a map look-up returned.
 pub fn read<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
@@ -25,4 +34,59 @@ pub fn read_each<T: Plain + Default>(values: &[Vec<u8>]) -> Result<Vec<T>> {
 pub fn bytes<T: Plain>(value: &T) -> &[u8] {
     // SAFETY: Plain types have no invalid bytes, and the skeletons pad explicitly.
     unsafe { plain::as_bytes(value) }
+}
+
+/// Every entry of a hash map, as key and value. (libbpf-rs 0.27 takes a batch that is short of full,
+/// because the kernel does not split a bucket, for the last one, and an error for the end.)
+pub fn entries(map: &Map<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+    let options = libbpf_sys::bpf_map_batch_opts {
+        sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
+        ..Default::default()
+    };
+    let mut batch = BATCH;
+    // Where a hash map's next batch starts, is a number to the kernel.
+    let mut position: Option<u32> = None;
+    let mut entries = Vec::new();
+    loop {
+        let mut keys = vec![0_u8; batch as usize * key_size];
+        let mut values = vec![0_u8; batch as usize * value_size];
+        let mut count = batch;
+        let mut next = 0_u32;
+        let from = position.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+        // SAFETY: keys and values have room for `count` entries; `from`, `next`, `count` and the
+        // options outlive the call.
+        let result = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                map.as_fd().as_raw_fd(),
+                from.cast(),
+                ptr::from_mut(&mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                &options,
+            )
+        };
+        let last = match -result {
+            0 => false,
+            libc::ENOENT => true,
+            libc::EINTR => continue,
+            // One bucket holds more than a whole batch.
+            libc::ENOSPC => {
+                batch *= 2;
+                continue;
+            }
+            errno => {
+                let error = io::Error::from_raw_os_error(errno);
+                return Err(error).with_context(|| format!("list the map {:?}", map.name()));
+            }
+        };
+        let keys = keys.chunks_exact(key_size).map(<[u8]>::to_vec);
+        let values = values.chunks_exact(value_size).map(<[u8]>::to_vec);
+        entries.extend(keys.zip(values).take(count as usize));
+        if last {
+            return Ok(entries);
+        }
+        position = Some(next);
+    }
 }

@@ -42,6 +42,20 @@ pub fn run(name: &str, test: impl FnOnce(&Sandbox) + Send) {
     });
 }
 
+/// None if the process has ended. Between its exec and its first step a process has no words yet:
+/// they are waited for, a moment, because a zombie has none for ever.
+fn command_line(pid: u32) -> Option<String> {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    loop {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let text = String::from_utf8_lossy(&words).replace('\0', " ");
+        if !text.is_empty() || Instant::now() > deadline {
+            return Some(text.trim_end().to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn skipped_without_root(name: &str) -> bool {
     let skipped = !geteuid().is_root();
     if skipped {
@@ -130,16 +144,7 @@ impl Sandbox {
                 std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
                     .is_ok_and(|info| info.contains(&self.run_device))
             })
-            .filter_map(|pid| {
-                let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-                Some((
-                    pid,
-                    String::from_utf8_lossy(&words)
-                        .replace('\0', " ")
-                        .trim_end()
-                        .to_owned(),
-                ))
-            })
+            .filter_map(|pid| Some((pid, command_line(pid)?)))
             .collect();
         processes.sort();
         processes

@@ -1345,12 +1345,12 @@ fn a_flood_of_sources_frees_nobody() {
     sandbox::run(name, |sandbox| {
         let long = testbed::long(
             name,
-            "20,000 sources and 2,000 entries, not 100,000 and 16,384",
+            "20,000 sources and 10,000 entries, not 100,000 and 16,384",
         );
         let (sources, entries) = if long {
             (100_000, 16_384)
         } else {
-            (20_000, 2_000)
+            (20_000, 10_000)
         };
         let forget = if long { 30 } else { 15 };
         let arguments = format!("--max-entries {entries} --forget-after {forget}s");

@@ -15,8 +15,6 @@ use crate::policer::Tick;
 pub const FIRST_SLOT: u32 = 2;
 /// A slot has 16 bits in the table.
 pub const MOST_ADDRESSES: u32 = 0xffff - FIRST_SLOT + 1;
-/// Entries that one system call reads.
-const BATCH: u32 = 1024;
 
 /// An address that has an owner.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +80,7 @@ impl Table<'_> {
     pub fn addresses(&self) -> Result<Vec<Learned>> {
         let mut addresses = Vec::new();
         for map in [self.learned4, self.learned6] {
-            for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
+            for (key, value) in map_value::entries(map)? {
                 let entry: types::learned = map_value::read(&value)?;
                 addresses.push(Learned {
                     ip: ip_of(&key)?,
