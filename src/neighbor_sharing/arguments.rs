@@ -21,7 +21,7 @@ use crate::session;
 /// Without --wan it builds a network to try it in: three neighbors, two LAN clients and a WAN host in
 /// namespaces behind the bridge br100. Enter ends it and undoes everything.
 #[derive(Parser, Clone, Debug)]
-#[command(version, max_term_width = 100)]
+#[command(name = "neighbor_sharing", version, max_term_width = 100)]
 pub struct Arguments {
     /// Measure TCP to a neighbor and to a LAN client of the simulation for 10 s, then end
     #[arg(long, conflicts_with_all = ["wan", "duration", "confirm"])]
