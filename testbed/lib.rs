@@ -11,10 +11,12 @@
 #![deny(missing_docs)]
 
 pub mod bpf;
+pub mod cpus;
 pub mod namespace;
 pub mod packet;
 pub mod process;
 pub mod sandbox;
+pub mod schema;
 pub mod snapshot;
 pub mod traffic;
 

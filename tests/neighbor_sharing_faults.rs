@@ -16,7 +16,7 @@ use testbed::namespace::{Namespace, Place, Veth};
 use testbed::process::{Ended, Input, Output, Process};
 use testbed::sandbox::{self, Sandbox};
 use testbed::traffic::reaches;
-use testbed::{long, step};
+use testbed::{long, schema, step};
 
 /// Generous, because a timing is no test: `make bench` has the figures.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -654,7 +654,8 @@ fn every_line_of_json_is_as_the_schema_says() {
                 .collect();
             assert!(lines.len() > 5, "{}", ended.stdout);
             for (number, line) in (1..).zip(&lines) {
-                assert_fits(line, &schema, &schema, "line");
+                let misfits = schema::misfits(&schema, line);
+                assert!(misfits.is_empty(), "{misfits:#?} in {line}");
                 assert_eq!(line["final"], number == lines.len());
                 assert_eq!(line["dry_run"], arguments.contains("--dry-run"));
             }
@@ -662,83 +663,4 @@ fn every_line_of_json_is_as_the_schema_says() {
             assert!(last.to_string().contains("\"172.16.1.100\""), "{last}");
         }
     });
-}
-
-/// The part of JSON Schema that docs/ uses; another keyword is a failure, not passed over.
-#[track_caller]
-fn assert_fits(value: &Value, schema: &Value, root: &Value, place: &str) {
-    let keywords = schema
-        .as_object()
-        .unwrap_or_else(|| panic!("{place}: no schema"));
-    for (keyword, rule) in keywords {
-        match keyword.as_str() {
-            "$schema" | "$defs" | "title" | "description" => {}
-            "$ref" => {
-                let pointer = rule.as_str().and_then(|rule| rule.strip_prefix('#'));
-                let target = pointer.and_then(|pointer| root.pointer(pointer));
-                let target = target.unwrap_or_else(|| panic!("{place}: {rule} is nowhere"));
-                assert_fits(value, target, root, place);
-            }
-            "type" => {
-                let kinds = rule
-                    .as_array()
-                    .map_or(std::slice::from_ref(rule), Vec::as_slice);
-                let fits = kinds.iter().any(|kind| is_of(value, kind));
-                assert!(fits, "{place}: {value} is no {rule}");
-            }
-            "enum" => {
-                let one_of = rule.as_array().is_some_and(|values| values.contains(value));
-                assert!(one_of, "{place}: {value} is none of {rule}");
-            }
-            "required" => {
-                for name in rule
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                {
-                    assert!(
-                        value.get(name).is_some(),
-                        "{place}: {name} is missing in {value}"
-                    );
-                }
-            }
-            "properties" => {
-                for (name, schema) in rule.as_object().into_iter().flatten() {
-                    if let Some(member) = value.get(name) {
-                        assert_fits(member, schema, root, &format!("{place}.{name}"));
-                    }
-                }
-            }
-            "additionalProperties" => {
-                for (name, member) in value.as_object().into_iter().flatten() {
-                    let known = schema["properties"].get(name).is_some();
-                    let place = format!("{place}.{name}");
-                    assert!(known || rule != false, "{place} is not in the schema");
-                    if !known {
-                        assert_fits(member, rule, root, &place);
-                    }
-                }
-            }
-            "items" => {
-                for item in value.as_array().into_iter().flatten() {
-                    assert_fits(item, rule, root, &format!("{place}[]"));
-                }
-            }
-            other => panic!("{place}: this test does not know the keyword {other}"),
-        }
-    }
-}
-
-fn is_of(value: &Value, kind: &Value) -> bool {
-    match kind.as_str() {
-        Some("object") => value.is_object(),
-        Some("array") => value.is_array(),
-        Some("string") => value.is_string(),
-        Some("number") => value.is_number(),
-        Some("integer") => value.is_u64() || value.is_i64(),
-        Some("boolean") => value.is_boolean(),
-        Some("null") => value.is_null(),
-        _ => panic!("this test does not know the type {kind}"),
-    }
 }

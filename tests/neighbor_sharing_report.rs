@@ -7,84 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use testbed::namespace::Place;
 use testbed::process::{Input, Output};
+use testbed::schema::misfits;
 use testbed::{sandbox, step};
-
-/// What does not fit the schema, by the path to it. Knows the keywords that our schemas use, and
-/// panics at any other, so that none is passed over.
-fn misfits(schema: &Value, root: &Value, value: &Value, path: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let Value::Object(keywords) = schema else {
-        panic!("{path}: a schema is an object");
-    };
-    for (keyword, rule) in keywords {
-        match keyword.as_str() {
-            "$schema" | "$defs" | "title" | "description" => {}
-            "$ref" => {
-                let name = rule.as_str().unwrap_or_default().replace("#/$defs/", "");
-                found.extend(misfits(&root["$defs"][&name], root, value, path));
-            }
-            "enum" => {
-                let allowed = rule.as_array().is_some_and(|list| list.contains(value));
-                if !allowed {
-                    found.push(format!("{path}: {value} is not one of {rule}"));
-                }
-            }
-            "type" => {
-                let names = rule
-                    .as_array()
-                    .cloned()
-                    .unwrap_or_else(|| vec![rule.clone()]);
-                if !names
-                    .iter()
-                    .any(|name| is_a(value, name.as_str().unwrap_or_default()))
-                {
-                    found.push(format!("{path}: {value} is no {rule}"));
-                }
-            }
-            "required" => {
-                let names = rule
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str);
-                let missing = names.filter(|name| value.get(name).is_none());
-                found.extend(missing.map(|name| format!("{path}: {name} is missing")));
-            }
-            "properties" => {}
-            "additionalProperties" => {
-                let known = &schema["properties"];
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    let path = format!("{path}/{name}");
-                    match (known.get(name), rule) {
-                        (Some(schema), _) => found.extend(misfits(schema, root, value, &path)),
-                        (None, Value::Bool(false)) => found.push(format!("{path} is not known")),
-                        (None, schema) => found.extend(misfits(schema, root, value, &path)),
-                    }
-                }
-            }
-            "items" => {
-                for (place, value) in value.as_array().into_iter().flatten().enumerate() {
-                    found.extend(misfits(rule, root, value, &format!("{path}/{place}")));
-                }
-            }
-            other => panic!("{path}: this test does not know the keyword {other}"),
-        }
-    }
-    found
-}
-
-fn is_a(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "number" => value.is_number(),
-        "integer" => value.is_u64(),
-        "null" => value.is_null(),
-        other => panic!("this test does not know the type {other}"),
-    }
-}
 
 fn schema() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/neighbor_sharing.schema.json");
@@ -101,13 +25,13 @@ fn tool(arguments: &[&str]) -> Command {
 #[test]
 fn the_schema_is_not_satisfied_by_anything() {
     let schema = schema();
-    let empty = misfits(&schema, &schema, &serde_json::json!({}), "");
+    let empty = misfits(&schema, &serde_json::json!({}));
     assert!(
         empty.contains(&": meters is missing".to_owned()),
         "{empty:?}"
     );
     let strange = serde_json::json!({ "meters": [{ "way": "sideways" }], "guess": 1 });
-    let strange = misfits(&schema, &schema, &strange, "");
+    let strange = misfits(&schema, &strange);
     assert!(
         strange.contains(&"/guess is not known".to_owned()),
         "{strange:?}"
@@ -146,7 +70,7 @@ fn every_line_of_json_fits_the_schema() {
             .collect();
         assert!(lines.len() >= 3, "{}", ended.stdout);
         for line in &lines {
-            let misfits = misfits(&schema, &schema, line, "");
+            let misfits = misfits(&schema, line);
             assert!(misfits.is_empty(), "{misfits:#?} in {line}");
         }
         let last = &lines[lines.len() - 1];

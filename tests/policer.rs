@@ -12,10 +12,8 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::policer::{Clock, Limit, Tick};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
-use testbed::{long, sandbox, skip, step};
+use testbed::{cpus, long, sandbox, skip, step};
 
 use seed::Random;
 use skeleton::types::{arrival, batch, bucket, tally};
@@ -470,19 +468,6 @@ fn the_long_run_is_the_rate() {
     });
 }
 
-/// Two CPUs that this process may run on.
-fn two_cpus() -> Option<[usize; 2]> {
-    let allowed = step("ask for the CPUs", sched_getaffinity(Pid::from_raw(0)));
-    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    Some([cpus.next()?, cpus.next()?])
-}
-
-fn pin_to(cpu: usize) {
-    let mut only = CpuSet::new();
-    step("name a CPU", only.set(cpu));
-    step("go to a CPU", sched_setaffinity(Pid::from_raw(0), &only));
-}
-
 /// Both CPUs at once, `runs` runs of `hammer` each. Returns the sum of what they were told.
 fn hammer(
     policer: &mut Policer<'_>,
@@ -503,7 +488,7 @@ fn hammer(
         for cpu in cpus {
             let together = &together;
             scope.spawn(move || {
-                pin_to(cpu);
+                cpus::pin_to(cpu);
                 together.wait();
                 run(program, runs);
             });
@@ -527,7 +512,7 @@ fn hammer(
 fn two_cpus_get_no_more_than_one_and_no_less() {
     const NAME: &str = "two_cpus_get_no_more_than_one_and_no_less";
     with_policer(NAME, |policer| {
-        let Some(cpus) = two_cpus() else {
+        let Some(cpus) = cpus::two() else {
             return skip(NAME, "needs two CPUs");
         };
         let rounds = if long(NAME, "12 of 200 rounds") {

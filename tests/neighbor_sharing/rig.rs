@@ -14,10 +14,8 @@ use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::cidr::Cidr;
 use netbpf::neighbor_sharing::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, types};
 use netbpf::neighbor_sharing::{Class, Counter, Way};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use testbed::namespace::Place;
-use testbed::{sandbox, step};
+use testbed::{cpus, sandbox, step};
 
 use tagged::{TaggedSkel, TaggedSkelBuilder};
 
@@ -282,14 +280,14 @@ impl<'obj> Rig<'obj> {
     /// Uploads at the ingress of ports on two CPUs at once, while time goes on. `None` where there are
     /// no two.
     pub fn enter_at_once(&mut self, jobs: [&[(u32, Vec<u8>)]; 2]) -> Option<()> {
-        let cpus = two_cpus()?;
+        let cpus = cpus::two()?;
         let program = self.tagged.progs.tagged.as_fd();
         let ticks = &raw mut there(self.sharing.maps.bss_data.as_mut()).virtual_ticks;
         let targets = &self.targets;
         std::thread::scope(|scope| {
             let running = jobs.into_iter().zip(cpus).map(|(frames, cpu)| {
                 scope.spawn(move || {
-                    pin_to(cpu);
+                    cpus::pin_to(cpu);
                     let mut context = [0_u32; word::ALL];
                     for (port, frame) in frames {
                         context[word::IFINDEX] = *port;
@@ -604,19 +602,6 @@ fn ingress_program(port: u32) -> &'static str {
         Class::Neighbor => "classify_neighbor",
         Class::Rest => "classify_lan",
     }
-}
-
-/// Two CPUs that this process may run on.
-fn two_cpus() -> Option<[usize; 2]> {
-    let allowed = step("ask for the CPUs", sched_getaffinity(Pid::from_raw(0)));
-    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    Some([cpus.next()?, cpus.next()?])
-}
-
-fn pin_to(cpu: usize) {
-    let mut only = CpuSet::new();
-    step("name a CPU", only.set(cpu));
-    step("go to a CPU", sched_setaffinity(Pid::from_raw(0), &only));
 }
 
 /// libbpf-rs's programs stay in the thread that loaded them; their descriptors do not.

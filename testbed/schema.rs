@@ -1,0 +1,87 @@
+//! JSON against the part of JSON Schema that docs/ uses.
+
+use serde_json::Value;
+
+/// What does not fit the schema, by the path to it. A keyword or a type that is not known here
+/// panics, so that none is passed over.
+pub fn misfits(schema: &Value, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    look(schema, schema, value, "", &mut found);
+    found
+}
+
+fn look(schema: &Value, root: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
+    let Value::Object(keywords) = schema else {
+        panic!("{path}: a schema is an object");
+    };
+    for (keyword, rule) in keywords {
+        match keyword.as_str() {
+            "$schema" | "$defs" | "title" | "description" => {}
+            "$ref" => {
+                let pointer = rule.as_str().and_then(|rule| rule.strip_prefix('#'));
+                let target = pointer.and_then(|pointer| root.pointer(pointer));
+                let target = target.unwrap_or_else(|| panic!("{path}: {rule} is nowhere"));
+                look(target, root, value, path, found);
+            }
+            "enum" => {
+                if !elements(rule).any(|allowed| allowed == value) {
+                    found.push(format!("{path}: {value} is not one of {rule}"));
+                }
+            }
+            "type" => {
+                let fits = match rule {
+                    Value::Array(kinds) => kinds.iter().any(|kind| is_a(value, kind)),
+                    kind => is_a(value, kind),
+                };
+                if !fits {
+                    found.push(format!("{path}: {value} is no {rule}"));
+                }
+            }
+            "required" => {
+                let names = elements(rule).filter_map(Value::as_str);
+                let missing = names.filter(|name| value.get(name).is_none());
+                found.extend(missing.map(|name| format!("{path}: {name} is missing")));
+            }
+            "properties" => {
+                for (name, schema) in rule.as_object().into_iter().flatten() {
+                    if let Some(member) = value.get(name) {
+                        look(schema, root, member, &format!("{path}/{name}"), found);
+                    }
+                }
+            }
+            "additionalProperties" => {
+                for (name, member) in value.as_object().into_iter().flatten() {
+                    let path = format!("{path}/{name}");
+                    match rule {
+                        _ if schema["properties"].get(name).is_some() => {}
+                        Value::Bool(false) => found.push(format!("{path} is not known")),
+                        schema => look(schema, root, member, &path, found),
+                    }
+                }
+            }
+            "items" => {
+                for (place, item) in elements(value).enumerate() {
+                    look(rule, root, item, &format!("{path}/{place}"), found);
+                }
+            }
+            other => panic!("{path}: the keyword {other} is not known here"),
+        }
+    }
+}
+
+fn elements(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn is_a(value: &Value, kind: &Value) -> bool {
+    match kind.as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("number") => value.is_number(),
+        Some("integer") => value.is_u64(),
+        Some("null") => value.is_null(),
+        _ => panic!("the type {kind} is not known here"),
+    }
+}
