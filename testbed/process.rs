@@ -3,7 +3,7 @@
 use crate::sandbox::Sandbox;
 use crate::step;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -224,11 +224,13 @@ impl<'a> Process<'a> {
             )
             .into(),
         });
-        // SAFETY: prctl and close are system calls that take no lock and no memory; descriptor 0
-        // is the child's own by now.
+        // SAFETY: prctl, signal and close are system calls that take no lock and no memory;
+        // descriptor 0 is the child's own by now, and no handler is installed.
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
+                // The tests themselves may run under nohup(1); the tool in them does not.
+                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
                 if input == Input::Closed {
                     nix::unistd::close(0)?;
                 }
