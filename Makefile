@@ -28,7 +28,7 @@ help:
 	@echo 'make check-long   the same with the long tests in full'
 	@echo 'make check-fresh  make run and make check on a fresh Debian 12 (needs root, debootstrap and git)'
 	@echo 'make build        release binaries: $(BINARIES)'
-	@echo 'make bench        cost of every program, as ratios to an empty one'
+	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make clean        removes $(TARGET)'
 
@@ -63,7 +63,7 @@ test-long: needs
 	@NETBPF_LONG=1 packaging/run-tests
 
 bench: needs
-	$(CARGO) bench --locked --workspace --benches --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
+	$(CARGO) bench --locked --workspace --bench '*' --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 
 # Copies only: a root that installs must not build.
 install:
