@@ -22,6 +22,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "count.h"
+#include "nets.h"
 #include "parse.h"
 #include "policer.h"
 
@@ -152,11 +154,6 @@ struct address_count {
 	struct meter meters[DIRECTIONS];
 };
 
-struct net {
-	__u32 prefix_bits;
-	__be32 ip[4]; /* IPv4 as ::ffff:a.b.c.d */
-};
-
 /* Address -> owner. A table that enforces is no LRU: each eviction would free somebody. The two
  * families have a map each because a key of 4 bytes is found twice as fast as one of 16. */
 struct {
@@ -245,21 +242,7 @@ struct {
 	__type(value, struct events);
 } events SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 1024);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct net);
-	__type(value, __u8);
-} exempt_nets SEC(".maps"), neighbor_nets SEC(".maps");
-
-#define COUNT(event)                                                         \
-	do {                                                                 \
-		__u32 zero = 0;                                              \
-		struct events *counts = bpf_map_lookup_elem(&events, &zero); \
-		if (counts)                                                  \
-			counts->event += 1;                                  \
-	} while (0)
+struct net_set exempt_nets SEC(".maps"), neighbor_nets SEC(".maps");
 
 static __always_inline __u64 now_in_ticks(void)
 {
@@ -364,22 +347,6 @@ static __always_inline bool find_owner(const struct packet *packet, const struct
 	*owner = entry->owner;
 	remember(recent, ip, *owner, now, false);
 	return true;
-}
-
-static __always_inline bool is_in(void *nets, const struct packet *packet,
-				  const struct in6_addr *ip)
-{
-	struct net net = { .prefix_bits = 128 };
-
-	if (packet->ip_version == 4) {
-		net.ip[2] = bpf_htonl(0xffff);
-		net.ip[3] = ip->in6_u.u6_addr32[0];
-	} else if (packet->ip_version == 6) {
-		__builtin_memcpy(net.ip, ip, sizeof(net.ip));
-	} else {
-		return false;
-	}
-	return bpf_map_lookup_elem(nets, &net);
 }
 
 /* Parses a packet that may have to be charged. False where it is not: counted, passed on. */

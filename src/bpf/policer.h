@@ -50,26 +50,33 @@ static __always_inline __u64 policer_now(__u64 units_per_tick)
 	return bpf_ktime_get_ns() * UNITS_PER_NS;
 }
 
-static __always_inline enum verdict police(struct bucket *bucket, __u32 bytes, __u64 now)
+/* The rule alone, for buckets that share their rate: `paid_until` is one of theirs. */
+static __always_inline enum verdict police_at(__u64 *paid_until, __u64 cost_per_byte, __u64 burst,
+					      __u32 bytes, __u64 now)
 {
-	__u64 burst = bucket->burst, cost, weight;
+	__u64 cost, weight;
 
-	if (!bucket->cost)
-		return CONFORMS;
 	/* The largest packet, 512 KiB of BIG TCP, at the lowest rate, 8 bit/s: just below 2^63. */
-	cost = (bytes * bucket->cost + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
+	cost = (bytes * cost_per_byte + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
 	weight = cost < burst ? cost : burst;
 
 	for (int i = 0; i < MAX_ATTEMPTS; i++) {
-		__u64 seen = *(volatile __u64 *)&bucket->paid_until;
+		__u64 seen = *(volatile __u64 *)paid_until;
 		__u64 from = (__s64)(seen - now) > 0 ? seen : now;
 
 		if (from - now + weight > burst)
 			return EXCEEDS;
-		if (__sync_val_compare_and_swap(&bucket->paid_until, seen, from + cost) == seen)
+		if (__sync_val_compare_and_swap(paid_until, seen, from + cost) == seen)
 			return CONFORMS;
 	}
 	return CONTENDED;
+}
+
+static __always_inline enum verdict police(struct bucket *bucket, __u32 bytes, __u64 now)
+{
+	if (!bucket->cost)
+		return CONFORMS;
+	return police_at(&bucket->paid_until, bucket->cost, bucket->burst, bytes, now);
 }
 
 #endif
