@@ -14,5 +14,6 @@ pub mod privilege;
 pub mod rate;
 pub mod session;
 pub mod tc;
+pub mod tokenbucket;
 
 pub use netsetup::failure::{self, Failure};
