@@ -18,7 +18,7 @@ use crate::link::{Identities, Link};
 use crate::namespace;
 use crate::privilege;
 use crate::removal::{complain, remove};
-use crate::server::{self, Server};
+use crate::server::{self, OnLine, Server};
 
 /// How long links may take to come up; they take milliseconds.
 const LINKS_COME_UP: Duration = Duration::from_secs(5);
@@ -130,14 +130,19 @@ impl Guard {
 
     /// Starts a server in each namespace and returns when all of them listen. They end with the
     /// guard, and at the latest with the thread that calls this.
-    pub fn start_servers(&mut self, kind: server::Kind, namespaces: &[&str]) -> Result<()> {
+    pub fn start_servers(
+        &mut self,
+        kind: server::Kind,
+        namespaces: &[&str],
+        on_line: &mut OnLine<'_>,
+    ) -> Result<()> {
         for name in namespaces {
             let file = namespace::open(name)?;
             self.servers.push(Server::start(kind, name, &file)?);
         }
         self.servers
             .iter_mut()
-            .try_for_each(Server::wait_until_listening)
+            .try_for_each(|server| server.wait_until_listening(on_line))
     }
 
     /// Leaves the network up after the end of this process, until [`take_down`]. Servers end.

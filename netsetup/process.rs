@@ -37,24 +37,29 @@ pub(crate) fn pid_is_alive(pid: i32) -> bool {
     Stat::read(pid).is_some_and(|stat| stat.running)
 }
 
-struct Stat {
+/// `/proc/PID/stat`.
+pub(crate) struct Stat {
     running: bool,
+    /// As /proc counts pids, not as the process does where it has a PID namespace of its own.
+    pub(crate) parent: u32,
     start_time: u64,
 }
 
 impl Stat {
     fn read(pid: i32) -> Option<Stat> {
-        Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The command name (field 2) may hold spaces and parentheses: fields count from its last
-    /// parenthesis, which field 3, the state, follows.
-    fn parse(line: &str) -> Option<Stat> {
-        let mut fields = line.rsplit_once(')')?.1.split_ascii_whitespace();
+    /// The command name (field 2) may hold anything: fields count from its last parenthesis, which
+    /// field 3, the state, follows. Allocates nothing.
+    pub(crate) fn parse(line: &[u8]) -> Option<Stat> {
+        let fields = line.rsplit(|byte| *byte == b')').next()?;
+        let mut fields = str::from_utf8(fields).ok()?.split_ascii_whitespace();
         let state = fields.next()?;
         Some(Stat {
             running: !matches!(state, "Z" | "X" | "x"),
-            start_time: fields.nth(18)?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            start_time: fields.nth(17)?.parse().ok()?,
         })
     }
 }
@@ -64,16 +69,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "7 (a) S (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21\n";
-        let stat = Stat::parse(line).unwrap();
-        assert!(stat.running);
-        assert_eq!(stat.start_time, 4711);
+    fn no_name_shifts_the_fields() {
+        let fields = b"S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21\n";
+        for name in [b"7 (a) S (b) ".as_slice(), b"7 (\xff) "] {
+            let stat = Stat::parse(&[name, fields].concat()).unwrap();
+            assert!(stat.running);
+            assert_eq!(stat.parent, 1);
+            assert_eq!(stat.start_time, 4711);
+        }
     }
 
     #[test]
     fn a_zombie_does_not_run() {
-        let line = "7 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20\n";
+        let line = b"7 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20\n";
         assert!(!Stat::parse(line).unwrap().running);
     }
 

@@ -3,21 +3,27 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::{AccessFlags, access};
 
 use crate::child;
 
 /// How long a server may take until it listens; they take milliseconds.
 const LISTENS: Duration = Duration::from_secs(5);
+/// Milliseconds that netserver may take from then on until it has said so; it is the next thing that
+/// it does. One that never does is taken as it is.
+const SAYS_SO: u16 = 500;
+
+/// Called with every line that a server says when it starts. An error ends the start.
+pub type OnLine<'a> = dyn FnMut(&str) -> Result<()> + 'a;
 
 /// Which server runs, and so which client fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +66,13 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// A server that runs as long as this value, and no longer than the thread that started it.
+/// A server that runs as long as this value, and no longer than the thread that started it; so does
+/// the process that netserver has for each connection, which would wait for a peer that is gone.
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
     namespace: String,
+    /// Its stdout is kept: a server that has something to say later must not die of it (SIGPIPE).
     child: Child,
 }
 
@@ -74,13 +82,14 @@ impl Server {
         let [program, argument] = kind.argv();
         let mut command = Command::new(program);
         command.arg(argument).stdin(Stdio::null());
-        if kind == Kind::Iperf3 {
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-        }
+        match kind {
+            Kind::Netperf => command.stdout(Stdio::piped()),
+            // It tells of every connection.
+            Kind::Iperf3 => command.stdout(Stdio::null()).stderr(Stdio::null()),
+        };
         child::tie_to_this_thread(&mut command);
         child::put_into(&mut command, file)?;
-        let child = command
-            .spawn()
+        let child = child::spawn_with_its_own(&mut command)
             .with_context(|| format!("start {program} in {namespace}"))?;
         Ok(Server {
             kind,
@@ -89,21 +98,20 @@ impl Server {
         })
     }
 
-    /// Waits until the server accepts connections.
-    pub(crate) fn wait_until_listening(&mut self) -> Result<()> {
+    /// Waits until the server accepts connections, and passes on what it says about that.
+    pub(crate) fn wait_until_listening(&mut self, on_line: &mut OnLine<'_>) -> Result<()> {
         let [program, argument] = self.kind.argv();
         let what = format!("{program} {argument} in namespace {}", self.namespace);
         let deadline = Instant::now() + LISTENS;
         loop {
-            match self.state().with_context(|| format!("look at {what}"))? {
-                WaitStatus::StillAlive => {}
-                WaitStatus::Exited(_, code) => bail!("{what} ended at once, with exit code {code}"),
-                status => bail!("{what} ended at once ({status:?})"),
+            let ended = self.child.try_wait();
+            if let Some(status) = ended.with_context(|| format!("look at {what}"))? {
+                bail!("{what} ended at once ({status})");
             }
             if listens(self.child.id(), self.kind.port())
                 .map_err(|error| anyhow!(error).context(format!("look at the sockets of {what}")))?
             {
-                return Ok(());
+                return self.said()?.lines().try_for_each(on_line);
             }
             if Instant::now() > deadline {
                 bail!("{what} does not listen on port {}", self.kind.port());
@@ -112,23 +120,27 @@ impl Server {
         }
     }
 
-    /// Does not reap it: as long as nobody does, its pid and process group are its own.
-    fn state(&self) -> Result<WaitStatus> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        Ok(waitid(Id::Pid(self.pid()?), flags)?)
-    }
-
-    fn pid(&self) -> Result<Pid> {
-        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    /// What netserver writes, all at once, when it has begun to listen.
+    fn said(&mut self) -> Result<String> {
+        let Some(stdout) = &mut self.child.stdout else {
+            return Ok(String::new());
+        };
+        let mut text = [0; 1024];
+        let mut length = 0;
+        let mut waiting = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+        // Interrupted is as good as silent: a signal ends the tool.
+        if poll(&mut waiting, SAYS_SO).is_ok_and(|ready| ready > 0) {
+            length = stdout.read(&mut text).context("read what netserver says")?;
+        }
+        let text = text.get(..length).unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The group, because netserver has a child for each connection.
-        if let Ok(group) = self.pid() {
-            let _ = killpg(group, Signal::SIGKILL);
-        }
+        // It ends only when everything that it started has. Both fail when it has ended by itself.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
 //! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
-//! [`process`] runs the binary under test, [`traffic`] measures between two [`namespace`]s, and
-//! [`bpf`] watches what the kernel frees late.
+//! [`process`] runs the binary under test, [`traffic`] measures between two [`namespace`]s, [`netserver`]
+//! stands in for a program that may not be there, and [`bpf`] watches what the kernel frees late.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -13,6 +13,7 @@
 pub mod bpf;
 pub mod cpus;
 pub mod namespace;
+pub mod netserver;
 pub mod packet;
 pub mod process;
 pub mod sandbox;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testbed::namespace::Place;
+use testbed::netserver::{LINE, Netserver};
 use testbed::process::{Input, Output};
 use testbed::schema::misfits;
 use testbed::{sandbox, step};
@@ -90,6 +91,36 @@ fn every_line_of_json_fits_the_schema() {
             Some(&Value::from("rest")),
             "{last}"
         );
+    });
+}
+
+#[test]
+fn netserver_speaks_first_and_never_among_the_json() {
+    let name = "netserver_speaks_first_and_never_among_the_json";
+    if Command::new("iperf3").arg("--version").output().is_err() {
+        return testbed::skip(name, "iperf3 is not installed");
+    }
+    sandbox::run(name, |sandbox| {
+        let netserver = Netserver::listening();
+        let end = |arguments: &[&str]| {
+            let mut command = tool(&[&["--duration", "0.2"], arguments].concat());
+            netserver.in_path_of(&mut command);
+            let tool = sandbox.start_with(command, Input::AtEnd, Output::Read);
+            let ended = tool.finish(Duration::from_secs(10));
+            ended.assert_code(0);
+            ended
+        };
+        let introduction = format!(
+            "{}Network ready. Create a shell in the wan0 namespace and test with netperf\n",
+            format!("{LINE}\n").repeat(5)
+        );
+        let plain = end(&[]);
+        assert!(plain.stdout.starts_with(&introduction), "{}", plain.stdout);
+        let json = end(&["--json"]);
+        assert!(json.stderr.starts_with(&introduction), "{}", json.stderr);
+        for line in json.stdout.lines() {
+            let _: Value = step(format!("parse {line}"), serde_json::from_str(line));
+        }
     });
 }
 

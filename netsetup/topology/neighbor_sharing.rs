@@ -24,8 +24,9 @@ use anyhow::Result;
 
 use crate::guard::Guard;
 use crate::link::Link;
+use crate::server::{self, OnLine};
 use crate::topology::OnStep;
-use crate::{ip, namespace, server};
+use crate::{ip, namespace};
 
 /// Name of the topology.
 pub const NAME: &str = "neighbor_sharing";
@@ -156,7 +157,7 @@ impl Network {
     /// Starts a measurement server on every neighbor and LAN client; they listen when this
     /// returns. `None` if no such program is installed. The servers end with the network, or with
     /// the calling thread if that ends earlier.
-    pub fn start_servers(&mut self) -> Result<Option<server::Kind>> {
+    pub fn start_servers(&mut self, on_line: &mut OnLine<'_>) -> Result<Option<server::Kind>> {
         let Some(kind) = server::Kind::find() else {
             return Ok(None);
         };
@@ -166,7 +167,7 @@ impl Network {
             .chain(&self.locals)
             .map(|host| host.namespace.as_str())
             .collect();
-        self.guard.start_servers(kind, &namespaces)?;
+        self.guard.start_servers(kind, &namespaces, on_line)?;
         Ok(Some(kind))
     }
 

@@ -52,11 +52,21 @@ impl Simulation {
     /// Starts what the WAN host measures against, where it is installed.
     pub fn start_servers(&mut self, session: &mut Session) -> Result<()> {
         session.check()?;
-        self.server = self
+        let mut out = self.words();
+        let servers = self
             .network
-            .start_servers()
-            .map_err(|error| session.cause(error))?;
+            .start_servers(&mut |line| Ok(writeln!(out, "{line}")?));
+        self.server = servers.map_err(|error| session.cause(error))?;
         Ok(())
+    }
+
+    /// Where words go that are no results.
+    fn words(&self) -> Box<dyn Write> {
+        if self.quiet {
+            Box::new(io::stderr())
+        } else {
+            Box::new(io::stdout())
+        }
     }
 
     /// The network that was built.
@@ -78,11 +88,7 @@ impl Simulation {
         } else {
             "netperf"
         };
-        let mut out: Box<dyn Write> = if self.quiet {
-            Box::new(io::stderr())
-        } else {
-            Box::new(io::stdout())
-        };
+        let mut out = self.words();
         writeln!(
             out,
             "Network ready. Create a shell in the {wan} namespace and test with {tool}"
