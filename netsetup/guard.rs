@@ -16,10 +16,12 @@ use crate::ip::{self, Place};
 use crate::ledger::{self, Directory, Object, Owner, Record};
 use crate::link::{Identities, Link};
 use crate::namespace;
-use crate::privilege;
+use crate::privilege::{self, Cap};
 use crate::removal::{complain, remove};
 use crate::server::{self, OnLine, Server};
 
+/// What making links and namespaces takes.
+const NEEDED: [Cap; 2] = [Cap::NetAdmin, Cap::SysAdmin];
 /// How long links may take to come up; they take milliseconds.
 const LINKS_COME_UP: Duration = Duration::from_secs(5);
 
@@ -42,7 +44,7 @@ impl Guard {
     /// links. What a killed owner left is removed. [`Failure::Conflict`] if the network is up,
     /// or if something of the same name is there that is not ours.
     pub fn claim(name: &str, namespaces: &[&str], links: &[Link]) -> Result<Guard> {
-        privilege::require()?;
+        privilege::require(&NEEDED)?;
         let instance = Instance::claim(name)?;
         let _directory = Directory::lock()?;
         if let Some(left_over) = Record::load(name)? {
@@ -186,7 +188,7 @@ impl Drop for Guard {
 /// Removes a network that was kept, or that a killed owner left. `false` if there is none,
 /// [`Failure::Conflict`] if its owner lives.
 pub fn take_down(name: &str) -> Result<bool> {
-    privilege::require()?;
+    privilege::require(&NEEDED)?;
     let instance = Instance::claim(name)?;
     let _directory = Directory::lock()?;
     let Some(record) = Record::load(name)? else {

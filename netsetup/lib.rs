@@ -15,7 +15,7 @@ pub mod ip;
 pub mod ledger;
 pub mod link;
 pub mod namespace;
-mod privilege;
+pub mod privilege;
 pub mod process;
 mod random;
 mod removal;

@@ -1,70 +1,16 @@
-//! Capabilities: what is missing, and giving up what is no longer needed.
+//! Giving up the capabilities that are no longer needed.
 //!
 //! The kernel keeps them per thread. [`Scope::Process`] therefore refuses when other threads
 //! exist: drop before the first is started, it inherits what is left.
 
-use std::fmt;
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use netsetup::privilege::Sets;
+pub use netsetup::privilege::{Cap, require};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
-
-use crate::failure::Failure;
-
-/// A capability that some tool here needs; the number is that of linux/capability.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cap {
-    /// Signal processes of other users.
-    Kill = 5,
-    /// Take capabilities out of the bounding set.
-    SetPcap = 8,
-    /// Change links, addresses, qdiscs; attach BPF programs to them.
-    NetAdmin = 12,
-    /// Open packet sockets.
-    NetRaw = 13,
-    /// Make namespaces and mounts.
-    SysAdmin = 21,
-    /// Let BPF programs use pointers as the verifier allows them with it.
-    Perfmon = 38,
-    /// Make BPF maps and load BPF programs.
-    Bpf = 39,
-}
-
-impl Cap {
-    /// Its name in capabilities(7).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Cap::Kill => "CAP_KILL",
-            Cap::SetPcap => "CAP_SETPCAP",
-            Cap::NetAdmin => "CAP_NET_ADMIN",
-            Cap::NetRaw => "CAP_NET_RAW",
-            Cap::SysAdmin => "CAP_SYS_ADMIN",
-            Cap::Perfmon => "CAP_PERFMON",
-            Cap::Bpf => "CAP_BPF",
-        }
-    }
-
-    const fn bit(self) -> u64 {
-        1 << self as u64
-    }
-
-    /// The kernel takes CAP_SYS_ADMIN for these as well, as it did before they existed (5.8).
-    const fn satisfied_by(self, held: u64) -> bool {
-        let or_admin = match self {
-            Cap::Bpf | Cap::Perfmon => Cap::SysAdmin.bit(),
-            _ => 0,
-        };
-        held & (self.bit() | or_admin) != 0
-    }
-}
-
-impl fmt::Display for Cap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// Whose capabilities are given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,33 +19,6 @@ pub enum Scope {
     Process,
     /// The calling thread, and those that it starts later.
     Thread,
-}
-
-/// [`Failure::Privilege`] naming what is missing, unless this thread has all of `caps` in effect.
-pub fn require(caps: &[Cap]) -> Result<()> {
-    match refusal(caps, Sets::read()?.effective) {
-        Some(refusal) => Err(Failure::Privilege(refusal).into()),
-        None => Ok(()),
-    }
-}
-
-fn refusal(caps: &[Cap], held: u64) -> Option<String> {
-    let missing: Vec<_> = caps
-        .iter()
-        .filter(|cap| !cap.satisfied_by(held))
-        .map(|cap| cap.name())
-        .collect();
-    if missing.is_empty() {
-        return None;
-    }
-    let all: Vec<_> = caps.iter().map(|cap| cap.name().to_lowercase()).collect();
-    let program =
-        std::env::current_exe().map_or("PROGRAM".into(), |path| path.display().to_string());
-    Some(format!(
-        "{} missing: run this with sudo, or grant what it needs: setcap {}+ep {program}",
-        missing.join(", "),
-        all.join(","),
-    ))
 }
 
 /// Gives up every capability for good: effective, permitted, inheritable and ambient sets, the
@@ -128,7 +47,7 @@ pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
         permitted: before.permitted & keep,
         inheritable: 0,
     };
-    wanted.write()?;
+    write(wanted)?;
     set_no_new_privs().context("set no_new_privs")?;
     if Sets::read()? != wanted {
         bail!("the kernel did not take the capabilities away");
@@ -167,14 +86,6 @@ fn threads() -> Result<usize> {
     Ok(tasks.count())
 }
 
-/// The capability sets of the calling thread, a bit per capability.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sets {
-    effective: u64,
-    permitted: u64,
-    inheritable: u64,
-}
-
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 capabilities, in two halves.
 const VERSION: u32 = 0x2008_0522;
 
@@ -188,50 +99,28 @@ struct Header {
 
 /// `struct __user_cap_data_struct`, one half of each set.
 #[repr(C)]
-#[derive(Default, Clone, Copy)]
 struct Half {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
-const SELF: Header = Header {
-    version: VERSION,
-    pid: 0,
-};
-
-impl Sets {
-    fn read() -> Result<Self> {
-        let mut header = SELF;
-        let mut halves = [Half::default(); 2];
-        // SAFETY: both pointers are to live values laid out as linux/capability.h says, and
-        // version 3 makes the kernel write two halves.
-        let result =
-            unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
-        Errno::result(result).context("read capabilities")?;
-        let join = |half: fn(&Half) -> u32| {
-            u64::from(half(&halves[0])) | u64::from(half(&halves[1])) << 32
-        };
-        Ok(Sets {
-            effective: join(|half| half.effective),
-            permitted: join(|half| half.permitted),
-            inheritable: join(|half| half.inheritable),
-        })
-    }
-
-    fn write(self) -> Result<()> {
-        let mut header = SELF;
-        let halves = [0, 32].map(|shift| Half {
-            effective: (self.effective >> shift) as u32,
-            permitted: (self.permitted >> shift) as u32,
-            inheritable: (self.inheritable >> shift) as u32,
-        });
-        // SAFETY: both pointers are to live values laid out as linux/capability.h says; version 3
-        // makes the kernel read two halves.
-        let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
-        Errno::result(result).context("drop capabilities")?;
-        Ok(())
-    }
+/// Gives the calling thread these sets.
+fn write(sets: Sets) -> Result<()> {
+    let mut header = Header {
+        version: VERSION,
+        pid: 0,
+    };
+    let halves = [0, 32].map(|shift| Half {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    });
+    // SAFETY: both pointers are to live values laid out as linux/capability.h says; version 3
+    // makes the kernel read two halves.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
+    Errno::result(result).context("drop capabilities")?;
+    Ok(())
 }
 
 /// Takes all but `keep` out of the bounding set. Without CAP_SETPCAP it stays as it is, and
@@ -282,6 +171,7 @@ fn prctl(option: libc::c_int, second: u64, third: u64) -> Result<libc::c_int, Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Failure;
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
@@ -301,35 +191,6 @@ mod tests {
 
     fn has(cap: Cap) -> bool {
         Sets::read().unwrap().effective & cap.bit() != 0
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_the_way_out() {
-        let needs = [Cap::Bpf, Cap::NetAdmin];
-        let text = refusal(&needs, 0).unwrap();
-        assert!(text.starts_with("CAP_BPF, CAP_NET_ADMIN missing"), "{text}");
-        assert!(text.contains("setcap cap_bpf,cap_net_admin+ep /"), "{text}");
-        let text = refusal(&needs, Cap::Bpf.bit()).unwrap();
-        assert!(text.starts_with("CAP_NET_ADMIN missing"), "{text}");
-        assert_eq!(refusal(&needs, Cap::Bpf.bit() | Cap::NetAdmin.bit()), None);
-    }
-
-    #[test]
-    fn sys_admin_stands_for_bpf_and_perfmon_only() {
-        let admin = Cap::SysAdmin.bit();
-        assert_eq!(refusal(&[Cap::Bpf, Cap::Perfmon], admin), None);
-        assert!(refusal(&[Cap::NetAdmin], admin).is_some());
-        assert!(refusal(&[Cap::SysAdmin], Cap::Bpf.bit()).is_some());
-    }
-
-    #[test]
-    fn the_sets_are_those_of_proc() {
-        let sets = Sets::read().unwrap();
-        let status = status();
-        let line = |name: &str| status.iter().find(|(found, _)| found == name).unwrap().1;
-        assert_eq!(sets.inheritable, line("Inh"));
-        assert_eq!(sets.permitted, line("Prm"));
-        assert_eq!(sets.effective, line("Eff"));
     }
 
     #[test]
@@ -366,8 +227,8 @@ mod tests {
     #[test]
     fn keep_only_keeps_what_it_names_also_across_exec() {
         if !has(Cap::NetAdmin) {
-            eprintln!("SKIP keep_only_keeps_what_it_names: needs CAP_NET_ADMIN");
-            return;
+            let name = "keep_only_keeps_what_it_names_also_across_exec";
+            return testbed::skip(name, "needs CAP_NET_ADMIN");
         }
         in_thread(|| {
             keep_only(&[Cap::NetAdmin], Scope::Thread).unwrap();

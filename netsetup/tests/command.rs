@@ -145,8 +145,7 @@ fn without_privilege_nothing_is_tried() {
                 run(&mut command_line),
                 says(
                     3,
-                    "netsetup: namespaces and links need CAP_NET_ADMIN and CAP_SYS_ADMIN; run this \
-                     as root (sudo)\n"
+                    "netsetup: CAP_NET_ADMIN, CAP_SYS_ADMIN missing: run this as root (sudo)\n"
                 )
             );
         }
