@@ -9,6 +9,7 @@ pub mod netlink;
 pub mod options;
 mod output;
 pub mod policer;
+pub mod port;
 pub mod preflight;
 pub mod privilege;
 pub mod rate;

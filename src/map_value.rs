@@ -1,11 +1,11 @@
 //! Values of BPF maps as the skeletons' types.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use anyhow::{Context, Result, anyhow};
-use libbpf_rs::{Map, MapCore};
+use libbpf_rs::MapCore;
 use nix::libc;
 use plain::Plain;
 
@@ -36,9 +36,22 @@ pub fn bytes<T: Plain>(value: &T) -> &[u8] {
     unsafe { plain::as_bytes(value) }
 }
 
-/// Every entry of a hash map, as key and value. (libbpf-rs 0.27 takes a batch that is short of full,
-/// because the kernel does not split a bucket, for the last one, and an error for the end.)
-pub fn entries(map: &Map<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// Every entry of a hash map, as key and value.
+pub fn entries(map: &impl MapCore) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut entries = Vec::new();
+    for_each(map, |key, value| {
+        entries.push((key.to_vec(), value.to_vec()));
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Visits every entry of a hash map, as key and value. (libbpf-rs 0.27 takes a batch that is short of
+/// full, because the kernel does not split a bucket, for the last one, and an error for the end.)
+pub fn for_each(
+    map: &impl MapCore,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
     let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
     let options = libbpf_sys::bpf_map_batch_opts {
         sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
@@ -47,10 +60,10 @@ pub fn entries(map: &Map<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut batch = BATCH;
     // Where a hash map's next batch starts, is a number to the kernel.
     let mut position: Option<u32> = None;
-    let mut entries = Vec::new();
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
     loop {
-        let mut keys = vec![0_u8; batch as usize * key_size];
-        let mut values = vec![0_u8; batch as usize * value_size];
+        keys.resize(batch as usize * key_size, 0_u8);
+        values.resize(batch as usize * value_size, 0_u8);
         let mut count = batch;
         let mut next = 0_u32;
         let from = position.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
@@ -81,11 +94,14 @@ pub fn entries(map: &Map<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
                 return Err(error).with_context(|| format!("list the map {:?}", map.name()));
             }
         };
-        let keys = keys.chunks_exact(key_size).map(<[u8]>::to_vec);
-        let values = values.chunks_exact(value_size).map(<[u8]>::to_vec);
-        entries.extend(keys.zip(values).take(count as usize));
+        let found = keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size));
+        for (key, value) in found.take(count as usize) {
+            visit(key, value)?;
+        }
         if last {
-            return Ok(entries);
+            return Ok(());
         }
         position = Some(next);
     }

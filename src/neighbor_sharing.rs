@@ -19,7 +19,7 @@ use serde::Serialize;
 pub use arguments::Arguments;
 pub use config::{Config, Limits, PoliceAt};
 pub use demo::Demo;
-pub use interfaces::{Port, Ports};
+pub use interfaces::Ports;
 pub use report::{Report, Reporter};
 pub use sharing::{Forgotten, Sharing};
 pub use simulation::Simulation;

@@ -78,6 +78,16 @@ impl Clock {
         }
     }
 
+    /// As [`Clock::for_limits`], where the bursts are known as times, in ns.
+    pub fn for_spans(spans: impl IntoIterator<Item = u64>, tick: Tick) -> Clock {
+        let enough = tick.ns * TICKS_IN_A_BURST;
+        if spans.into_iter().all(|span| span >= enough) {
+            Clock::Ticks
+        } else {
+            Clock::Precise
+        }
+    }
+
     /// `units_per_tick` for the BPF side.
     pub fn units_per_tick(self, tick: Tick) -> u64 {
         match self {

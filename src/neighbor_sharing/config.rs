@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Class, Port, Ports, Way};
+use super::{Class, Ports, Way};
 use crate::cidr::Cidr;
 use crate::netlink::{Link, Netlink};
 use crate::policer::Limit;
-use crate::preflight::LinkLayer;
+use crate::port::Port;
 use crate::rate::Rate;
 use crate::tc::Direction;
 
@@ -60,8 +60,7 @@ impl Config {
         let mut netlink = Netlink::open()?;
         let mut links = Vec::new();
         for port in self.ports.all() {
-            let link = netlink.link(port.ifindex)?;
-            let link = link.filter(|link| link.name == port.name);
+            let link = port.link(&mut netlink)?;
             links.push(link.with_context(|| format!("{} is gone", port.name))?);
         }
         Ok(links)
@@ -121,14 +120,9 @@ pub(super) struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// Interfaces without an Ethernet header take the program's twin.
     fn new<'a>(stem: &str, port: &'a Port, direction: Direction) -> Placement<'a> {
-        let suffix = match port.link_layer {
-            LinkLayer::Ethernet => "",
-            LinkLayer::Raw => "_raw",
-        };
         Placement {
-            program: format!("{stem}{suffix}"),
+            program: port.program(stem),
             port,
             direction,
         }

@@ -8,36 +8,14 @@ use netsetup::instance::Instance;
 use super::{Arguments, Class, PoliceAt};
 use crate::Failure;
 use crate::netlink::{self, Link, Netlink};
-use crate::preflight::{self, LinkLayer};
+use crate::port::Port;
+use crate::preflight;
 use crate::tc;
 
 /// `WAN_SIDES` of the BPF program.
 pub(super) const WAN_SIDES: usize = 8;
 /// Rows of the BPF program's `port_use`.
 const MOST_PORTS: usize = 512;
-
-/// An interface that takes part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// Its name when it was looked up.
-    pub name: String,
-    /// Its number, which it keeps when it is renamed.
-    pub ifindex: u32,
-    /// Where its packets start.
-    pub link_layer: LinkLayer,
-}
-
-impl TryFrom<&Link> for Port {
-    type Error = anyhow::Error;
-
-    fn try_from(link: &Link) -> Result<Port> {
-        Ok(Port {
-            name: link.name.clone(),
-            ifindex: link.ifindex,
-            link_layer: preflight::link_layer(link)?,
-        })
-    }
-}
 
 /// All of them, by role.
 #[derive(Clone, Debug)]

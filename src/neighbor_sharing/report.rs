@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::table::FIRST_SLOT;
 use super::{Class, Counter, Forgotten, PerWay, Sharing, Way};
 use crate::output::Output;
+use crate::port::Port;
 use crate::rate::Rate;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
@@ -239,7 +240,7 @@ fn unattributed(sharing: &Sharing<'_>) -> Result<PerWay<Counter>> {
 
 fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
     let quota = sharing.config().quota();
-    let row = |(index, (port, class)): (u32, (&super::Port, Class))| {
+    let row = |(index, (port, class)): (u32, (&Port, Class))| {
         let addresses = sharing.table().owned_by(index)?;
         Ok(PortReport {
             port: port.name.clone(),
