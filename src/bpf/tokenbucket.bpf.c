@@ -58,22 +58,26 @@ enum flow_of {
 	BY_5TUPLE,
 };
 
-/* What is the same as long as the program is loaded. */
+/* Of what user space reads here and in the maps; to be raised whenever that changes. */
+#define LAYOUT 1
+
+/* What is the same as long as the program is loaded. Flags are bytes: 0 or 1. */
 const volatile struct knobs {
+	__u32 layout;
 	__u8 by; /* enum flow_of */
 	/* Keys are longer than struct flow_key: 5-tuples, and IPv6 prefixes of more than 64 bits. */
-	bool wide_keys;
+	__u8 wide_keys;
 	/* Bytes at a rate instead of the machine. */
-	bool polices_bytes;
+	__u8 polices_bytes;
 	/* Packets are counted, and charged, as segments. */
-	bool counts_segments;
+	__u8 counts_segments;
 	/* The machine, or the key, looks behind the IP header. */
-	bool needs_transport;
+	__u8 needs_transport;
 	/* Counts what would be dropped, drops nothing. */
-	bool dry_run;
-	bool have_exempt_nets;
+	__u8 dry_run;
+	__u8 have_exempt_nets;
 	/* Tests set the time themselves. */
-	bool virtual_clock;
+	__u8 virtual_clock;
 	__be32 mask4;
 	__be32 mask6[4];
 	/* So that nobody outside can tell who shares an overflow cell. */
@@ -81,6 +85,7 @@ const volatile struct knobs {
 	/* Cells behind those for overflow: --max-entries. */
 	__u32 flows;
 } knobs = {
+	.layout = LAYOUT,
 	.flows = DEFAULT_FLOWS,
 	.mask4 = 0xffffffff,
 	.mask6 = { 0xffffffff, 0xffffffff, 0, 0 },
@@ -105,7 +110,7 @@ const volatile struct machine machine = {
 	},
 };
 
-/* The rule's figures. User space writes the row that is not in use, then says that it is. */
+/* The rule's figures. */
 struct rule {
 	struct figures xfsm;
 	__u64 cost; /* of a byte, and burst: as in struct bucket */
@@ -120,8 +125,12 @@ struct rule {
 	__u64 burst_bytes;
 };
 
-struct rule rules[2] = {
-	{
+/* User space writes the rule that is not in use, then says that it is. No program writes here. */
+struct rulebook {
+	struct rule rules[2];
+	__u64 in_use;
+} rulebook = {
+	.rules[0] = {
 		.xfsm = {
 			.conditions = { 0, WINDOW },
 			.updates = {
@@ -136,7 +145,6 @@ struct rule rules[2] = {
 		.regeneration = REGENERATION,
 	},
 };
-__u32 rule_in_use = 0;
 
 /* Cells that were taken for the first time. */
 __u32 cells_taken = 0;
@@ -502,7 +510,7 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 
 static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
 {
-	const struct rule *rule = &rules[rule_in_use & 1];
+	const struct rule *rule = &rulebook.rules[rulebook.in_use & 1];
 	struct wide_flow_key key;
 	struct facts facts = {};
 	struct packet packet;
