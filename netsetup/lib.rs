@@ -17,7 +17,7 @@ pub mod link;
 pub mod namespace;
 pub mod privilege;
 pub mod process;
-mod random;
+pub mod random;
 mod removal;
 pub mod server;
 pub mod topology;

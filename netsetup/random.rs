@@ -6,7 +6,7 @@ use std::io::Read;
 use anyhow::{Context, Result};
 
 /// `N` bytes of the kernel's random generator.
-pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
+pub fn bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

@@ -12,20 +12,18 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// The prefix length in a table where IPv4 stands as `::ffff:a.b.c.d`.
-    pub fn mapped_prefix(self) -> u32 {
-        match self.address {
-            IpAddr::V4(_) => u32::from(self.prefix) + 96,
-            IpAddr::V6(_) => u32::from(self.prefix),
-        }
-    }
-
-    /// The address in such a table, in network byte order.
-    pub fn mapped_address(self) -> [u8; 16] {
-        match self.address {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        }
+    /// The key of such a network in the BPF programs' sets (`struct net` in nets.h), where IPv4 stands as
+    /// `::ffff:a.b.c.d`: the prefix's length, then the address in network byte order.
+    pub fn map_key(self) -> [u8; 20] {
+        let (bits_before, octets) = match self.address {
+            IpAddr::V4(ip) => (96, ip.to_ipv6_mapped().octets()),
+            IpAddr::V6(ip) => (0, ip.octets()),
+        };
+        let mut key = [0; 20];
+        let (prefix, address) = key.split_at_mut(4);
+        prefix.copy_from_slice(&(bits_before + u32::from(self.prefix)).to_ne_bytes());
+        address.copy_from_slice(&octets);
+        key
     }
 
     fn bits(address: IpAddr) -> u8 {
@@ -91,19 +89,18 @@ mod tests {
 
     #[test]
     fn networks_and_single_addresses() {
-        let net: Cidr = "192.0.2.0/24".parse().unwrap();
-        assert_eq!(
-            (net.mapped_prefix(), net.to_string().as_str()),
-            (120, "192.0.2.0/24")
-        );
-        assert_eq!(net.mapped_address()[10..], [0xff, 0xff, 192, 0, 2, 0]);
-        assert_eq!("2001:db8::/32".parse::<Cidr>().unwrap().mapped_prefix(), 32);
-        assert_eq!(
-            "192.0.2.7".parse::<Cidr>().unwrap().to_string(),
-            "192.0.2.7/32"
-        );
-        assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().mapped_prefix(), 96);
-        assert_eq!("::/0".parse::<Cidr>().unwrap().mapped_prefix(), 0);
+        let key = |text: &str| text.parse::<Cidr>().unwrap().map_key();
+        let prefix = |text: &str| u32::from_ne_bytes(*key(text).first_chunk().unwrap());
+        assert_eq!(key("192.0.2.0/24")[14..], [0xff, 0xff, 192, 0, 2, 0]);
+        assert_eq!(prefix("192.0.2.0/24"), 120);
+        assert_eq!(key("2001:db8::/32")[4..8], [0x20, 0x01, 0x0d, 0xb8]);
+        assert_eq!(prefix("2001:db8::/32"), 32);
+        assert_eq!(prefix("0.0.0.0/0"), 96);
+        assert_eq!(prefix("::/0"), 0);
+        for text in ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32"] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), text);
+        }
+        assert_eq!(key("192.0.2.7"), key("192.0.2.7/32"));
     }
 
     #[test]

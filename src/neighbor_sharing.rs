@@ -43,8 +43,6 @@ pub mod skeleton {
     // SAFETY: as above.
     unsafe impl plain::Plain for types::events {}
     // SAFETY: as above.
-    unsafe impl plain::Plain for types::net {}
-    // SAFETY: as above.
     unsafe impl plain::Plain for types::bucket {}
 }
 

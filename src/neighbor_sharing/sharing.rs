@@ -17,7 +17,6 @@ use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
 use super::table::{FIRST_SLOT, Learned, Table, TickClock};
 use super::{Class, Counter, PerWay, Way};
-use crate::cidr::Cidr;
 use crate::map_value;
 use crate::policer::{Clock, Limit, Tick};
 use crate::tc::{Attacher, Attachment, Method};
@@ -149,7 +148,7 @@ impl<'obj> Sharing<'obj> {
         let neighbors = (&maps.neighbor_nets, &self.config.neighbor_nets);
         for (map, nets) in [exempt, neighbors] {
             for net in nets {
-                map.update(map_value::bytes(&net_key(*net)), &[1], MapFlags::ANY)?;
+                map.update(&net.map_key(), &[1], MapFlags::ANY)?;
             }
         }
         self.table().fill_slots(self.config.max_entries)
@@ -373,17 +372,6 @@ pub(super) fn label_of(program: &str) -> String {
 /// The key of buckets and meters: `class + CLASSES * direction` in the BPF program.
 fn row_of(class: Class, way: Way) -> [u8; 4] {
     (class as u32 + Class::ALL.len() as u32 * way as u32).to_ne_bytes()
-}
-
-fn net_key(net: Cidr) -> types::net {
-    let mut ip = [0; 4];
-    for (word, octets) in ip.iter_mut().zip(net.mapped_address().as_chunks().0) {
-        *word = u32::from_ne_bytes(*octets);
-    }
-    types::net {
-        prefix_bits: net.mapped_prefix(),
-        ip,
-    }
 }
 
 fn size_maps(open: &mut OpenNeighborSharingSkel<'_>, config: &Config) -> Result<()> {
