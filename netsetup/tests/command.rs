@@ -38,34 +38,50 @@ fn says(code: i32, stderr: &str) -> (i32, String, String) {
 fn up_list_down() {
     sandbox::run("up_list_down", |sandbox| {
         let before = sandbox.snapshot();
-        let listed = |state: &str| {
-            let (code, stdout, stderr) = netsetup(&["list"]);
+        let list = |arguments: &[&str], expected: &[String]| {
+            let (code, stdout, stderr) = netsetup(arguments);
             assert_eq!((code, stderr.as_str()), (0, ""));
-            assert!(
-                stdout.starts_with(&format!("neighbor_sharing  {state}")),
-                "{stdout}"
-            );
+            assert_eq!(stdout.lines().count(), expected.len(), "{stdout}");
+            for (line, begins) in stdout.lines().zip(expected) {
+                assert!(line.starts_with(begins), "{stdout}");
+            }
         };
-        listed("down  (");
-        assert_eq!(netsetup(&["up", "neighbor_sharing"]), says(0, ""));
-        listed("up for 0:00:0");
-        let ports = Place::here().ip("-br link show master br100");
-        assert_eq!(ports.lines().count(), 6, "{ports}");
-        assert_eq!(
-            netsetup(&["up", "neighbor_sharing"]),
-            says(
-                5,
-                "netsetup: neighbor_sharing is kept up by `netsetup up`; take it down with \
-                 `netsetup down neighbor_sharing` first\n"
-            )
-        );
-        assert_eq!(netsetup(&["down", "neighbor_sharing"]), says(0, ""));
-        before.assert_same(&sandbox.snapshot(), "after down");
-        listed("down  (");
-        assert_eq!(
-            netsetup(&["down", "neighbor_sharing"]),
-            says(0, "netsetup: neighbor_sharing is not up\n")
-        );
+        let listed = |states: [&str; 2]| {
+            let names = ["neighbor_sharing", "tokenbucket"];
+            let lines = [0, 1].map(|i| format!("{}  {}", names[i], states[i]));
+            list(&["list"], &lines);
+            for (name, line) in names.into_iter().zip(lines) {
+                list(&["list", name], &[line]);
+            }
+        };
+        let (down, up) = ("down  (", "up for 0:00:0");
+        listed([down, down]);
+        for (topology, states, bridge, hosts) in [
+            ("neighbor_sharing", [up, down], "br100", 6),
+            ("tokenbucket", [down, up], "br200", 4),
+        ] {
+            assert_eq!(netsetup(&["up", topology]), says(0, ""));
+            listed(states);
+            let ports = Place::here().ip(&format!("-br link show master {bridge}"));
+            assert_eq!(ports.lines().count(), hosts, "{ports}");
+            assert_eq!(
+                netsetup(&["up", topology]),
+                says(
+                    5,
+                    &format!(
+                        "netsetup: {topology} is kept up by `netsetup up`; take it down with \
+                         `netsetup down {topology}` first\n"
+                    )
+                )
+            );
+            assert_eq!(netsetup(&["down", topology]), says(0, ""));
+            before.assert_same(&sandbox.snapshot(), "after down");
+            listed([down, down]);
+            assert_eq!(
+                netsetup(&["down", topology]),
+                says(0, &format!("netsetup: {topology} is not up\n"))
+            );
+        }
     });
 }
 
@@ -76,7 +92,7 @@ fn a_name_that_nobody_knows_is_a_usage_error() {
             netsetup(&[command, "nosuch"]),
             says(
                 2,
-                "netsetup: there is no topology nosuch; known: neighbor_sharing\n"
+                "netsetup: there is no topology nosuch; known: neighbor_sharing, tokenbucket\n"
             )
         );
     }

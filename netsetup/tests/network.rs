@@ -1,4 +1,5 @@
-//! The network of neighbor_sharing, built and removed in a sandbox.
+//! The networks, built and removed in a sandbox; what they have in common is shown by that of
+//! neighbor_sharing.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +10,9 @@ use netsetup::failure::Failure;
 use netsetup::guard::{self, Guard};
 use netsetup::ledger::{Object, Owner, Record};
 use netsetup::link::{Link, VXLAN_PORT, Vxlan};
-use netsetup::topology::neighbor_sharing::{self, Host, NAME, Network};
+use netsetup::topology::host::Host;
+use netsetup::topology::neighbor_sharing::{self, NAME, Network};
+use netsetup::topology::tokenbucket;
 use netsetup::{ip, namespace};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -27,6 +30,44 @@ fn hosts(network: &Network) -> impl Iterator<Item = &Host> {
         .into_iter()
         .chain(network.neighbors())
         .chain(network.locals())
+}
+
+/// The host is as expected (namespace, port, IPv4 and IPv6 address), and usable.
+#[track_caller]
+fn assert_up(host: &Host, bridge: &str, expected: (&str, &str, &str, &str)) {
+    let (name, port, ipv4, ipv6) = expected;
+    assert_eq!((host.namespace.as_str(), host.port.as_str()), (name, port));
+    let here = Place::here();
+    let links = here.ip(&format!("-o link show dev {port}"));
+    assert!(
+        links.contains(&format!("master {bridge} state UP")),
+        "{links}"
+    );
+    let addresses = Place::named(name).ip("-o address show dev eth0");
+    for address in [format!("inet {ipv4}/24 "), format!("inet6 {ipv6}/64 ")] {
+        assert!(addresses.contains(&address), "{address}: {addresses}");
+    }
+    assert!(!addresses.contains("tentative"), "{addresses}");
+    let lo = Place::named(name).ip("-o link show dev lo");
+    assert!(lo.contains("LOOPBACK,UP"), "{lo}");
+    assert!(
+        here.ip(&format!("-o address show dev {port}")).is_empty(),
+        "the machine has an address on {port}"
+    );
+}
+
+/// The bridge is up, and the machine does not take part in what passes over it.
+#[track_caller]
+fn assert_bridge(name: &str) {
+    let here = Place::here();
+    let link = here.ip(&format!("-o link show dev {name}"));
+    assert!(link.contains("state UP"), "{link}");
+    let addresses = here.ip(&format!("-o address show dev {name}"));
+    assert!(addresses.is_empty(), "{addresses}");
+}
+
+fn places() -> Vec<String> {
+    Place::all().iter().map(Place::to_string).collect()
 }
 
 /// The text of a conflict; a panic if it is another failure, or none.
@@ -62,9 +103,8 @@ fn it_is_the_network_of_the_original_and_goes_without_a_trace() {
         |sandbox| {
             let before = sandbox.snapshot();
             let network = build().unwrap();
-            let places: Vec<String> = Place::all().iter().map(Place::to_string).collect();
             assert_eq!(
-                places,
+                places(),
                 [
                     "sandbox",
                     "local0",
@@ -99,40 +139,51 @@ fn it_is_the_network_of_the_original_and_goes_without_a_trace() {
                 ("local1", "local1a", "172.16.1.151", "fd00:ac10:1::151"),
             ];
             assert_eq!(hosts(&network).count(), expected.len());
-            for (host, (name, port, ipv4, ipv6)) in hosts(&network).zip(expected) {
-                assert_eq!((host.namespace.as_str(), host.port.as_str()), (name, port));
-                let links = Place::here().ip(&format!("-o link show dev {port}"));
-                assert!(links.contains("master br100 state UP"), "{links}");
-                let addresses = Place::named(name).ip("-o address show dev eth0");
-                assert!(
-                    addresses.contains(&format!("inet {ipv4}/24 ")),
-                    "{addresses}"
-                );
-                assert!(
-                    addresses.contains(&format!("inet6 {ipv6}/64 ")),
-                    "{addresses}"
-                );
-                assert!(!addresses.contains("tentative"), "{addresses}");
-                let lo = Place::named(name).ip("-o link show dev lo");
-                assert!(lo.contains("LOOPBACK,UP"), "{lo}");
-                assert!(
-                    Place::here()
-                        .ip(&format!("-o address show dev {port}"))
-                        .is_empty(),
-                    "the host has an address on {port}"
-                );
+            for (host, expected) in hosts(&network).zip(expected) {
+                assert_up(host, "br100", expected);
             }
             assert_eq!(network.bridge(), "br100");
-            assert!(
-                Place::here()
-                    .ip("-o link show dev br100")
-                    .contains("state UP")
-            );
-            assert!(Place::here().ip("-o address show dev br100").is_empty());
+            assert_bridge("br100");
             drop(network);
             before.assert_same(&sandbox.snapshot(), "after the network");
         },
     );
+}
+
+#[test]
+fn the_network_of_tokenbucket_stands_beside_it() {
+    sandbox::run("the_network_of_tokenbucket_stands_beside_it", |sandbox| {
+        let other = build().unwrap();
+        let before = sandbox.snapshot();
+        let others = places();
+        let network = tokenbucket::build(&mut |_| Ok(())).unwrap();
+        let mut names = places();
+        names.retain(|name| !others.contains(name));
+        assert_eq!(names, ["receiver", "sender0", "sender1", "sender2"]);
+        let expected = [
+            ("sender0", "sender0a", "172.16.2.100", "fd00:ac10:2::100"),
+            ("sender1", "sender1a", "172.16.2.101", "fd00:ac10:2::101"),
+            ("sender2", "sender2a", "172.16.2.102", "fd00:ac10:2::102"),
+            ("receiver", "receivera", "172.16.2.5", "fd00:ac10:2::5"),
+        ];
+        let receiver = network.receiver();
+        let hosts = || network.senders().iter().chain([receiver]);
+        assert_eq!(hosts().count(), expected.len());
+        for (host, expected) in hosts().zip(expected) {
+            assert_up(host, "br200", expected);
+        }
+        assert_eq!(network.bridge(), "br200");
+        assert_bridge("br200");
+        for sender in network.senders() {
+            for address in [IpAddr::V4(receiver.ipv4), IpAddr::V6(receiver.ipv6)] {
+                connect(&sender.namespace, "receiver", address);
+            }
+            connect("receiver", &sender.namespace, sender.ipv4.into());
+        }
+        network.close().unwrap();
+        before.assert_same(&sandbox.snapshot(), "after the network");
+        connect("wan0", "local0", other.locals()[0].ipv4.into());
+    });
 }
 
 #[test]
@@ -426,8 +477,7 @@ fn a_stranger_in_the_place_of_ours_is_not_removed() {
         let strangers = ["local0", "local1", "neighbor0"].map(Namespace::new);
         let doubt = "the MAC address of local1a was changed, so it cannot be proved ours; delete it by hand";
         assert_eq!(network.close().unwrap_err().to_string(), doubt);
-        let places: Vec<String> = Place::all().iter().map(Place::to_string).collect();
-        assert_eq!(places, ["sandbox", "local0", "local1", "neighbor0"]);
+        assert_eq!(places(), ["sandbox", "local0", "local1", "neighbor0"]);
         let links = here.ip("-br link show type bridge");
         let mut names: Vec<&str> = links
             .lines()
@@ -467,8 +517,7 @@ fn a_namespace_with_the_inode_of_ours_is_not_ours() {
         *cookie = (cookie.as_u64().unwrap() + 1_000_000).into();
         fs::write(file, ledger.to_string()).unwrap();
         assert!(guard::take_down(NAME).unwrap());
-        let places: Vec<String> = Place::all().iter().map(Place::to_string).collect();
-        assert_eq!(places, ["sandbox", "neighbor1"]);
+        assert_eq!(places(), ["sandbox", "neighbor1"]);
         Place::here().ip("netns delete neighbor1");
     });
 }

@@ -1,6 +1,8 @@
 //! The networks that can be built, by name.
 
+pub mod host;
 pub mod neighbor_sharing;
+pub mod tokenbucket;
 
 use anyhow::Result;
 
@@ -22,11 +24,18 @@ pub struct Topology {
 }
 
 /// All of them.
-pub static ALL: [Topology; 1] = [Topology {
-    name: neighbor_sharing::NAME,
-    summary: "a wan, three neighbors and two LAN clients on one bridge",
-    build: |on_step| Ok(neighbor_sharing::build(on_step)?.into_guard()),
-}];
+pub static ALL: [Topology; 2] = [
+    Topology {
+        name: neighbor_sharing::NAME,
+        summary: "a wan, three neighbors and two LAN clients on one bridge",
+        build: |on_step| Ok(neighbor_sharing::build(on_step)?.into_guard()),
+    },
+    Topology {
+        name: tokenbucket::NAME,
+        summary: "three senders and a receiver on one bridge",
+        build: |on_step| Ok(tokenbucket::build(on_step)?.into_guard()),
+    },
+];
 
 impl Topology {
     /// The topology of that name, or [`Failure::Usage`].
@@ -57,7 +66,7 @@ mod tests {
         let error = Topology::find("neighbour_sharing").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no topology neighbour_sharing; known: neighbor_sharing"
+            "there is no topology neighbour_sharing; known: neighbor_sharing, tokenbucket"
         );
         assert!(matches!(
             error.downcast_ref::<Failure>(),
