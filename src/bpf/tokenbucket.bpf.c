@@ -146,9 +146,6 @@ struct rulebook {
 	},
 };
 
-/* Cells that were taken for the first time. */
-__u32 cells_taken = 0;
-
 __u64 virtual_now;
 /* What read_clock found. */
 __u64 clock_ticks;
@@ -229,6 +226,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct cell);
 } cells SEC(".maps");
+
+/* How many cells were taken for the first time. A map of its own, so that a program which takes over
+ * from this one goes on with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} cells_taken SEC(".maps");
 
 /* Cells that user space has taken back from flows which no longer said anything. */
 struct {
@@ -377,8 +383,10 @@ static __always_inline struct cell *find(const struct wide_flow_key *key)
 /* Takes a cell that no flow has. False where there is none. */
 static __always_inline bool take_cell(__u32 *index)
 {
-	if (*(volatile __u32 *)&cells_taken < knobs.flows) {
-		*index = OVERFLOW_CELLS + __sync_fetch_and_add(&cells_taken, 1);
+	__u32 zero = 0, *taken = bpf_map_lookup_elem(&cells_taken, &zero);
+
+	if (taken && *(volatile __u32 *)taken < knobs.flows) {
+		*index = OVERFLOW_CELLS + __sync_fetch_and_add(taken, 1);
 		if (*index < OVERFLOW_CELLS + knobs.flows)
 			return true;
 	}
