@@ -1,5 +1,8 @@
 //! tokenbucket: a token bucket for every source that sends through an interface, as a state machine of
 //! the Open Packet Processor.
+
+pub mod traffic;
+
 #[doc(hidden)]
 pub mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/tokenbucket.skel.rs"));
