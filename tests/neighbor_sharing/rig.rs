@@ -228,13 +228,7 @@ impl<'obj> Rig<'obj> {
         let neighbors = (&maps.neighbor_nets, &self.setup.neighbor_nets);
         for (map, nets) in [exempt, neighbors] {
             for net in nets {
-                // struct net: the prefix in the machine's byte order, the address as ::ffff:a.b.c.d.
-                let key = [
-                    &net.mapped_prefix().to_ne_bytes()[..],
-                    &net.mapped_address(),
-                ]
-                .concat();
-                put(map, &key, &[1]);
+                put(map, &net.map_key(), &[1]);
             }
         }
         self.set_units(UNITS);
