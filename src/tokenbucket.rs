@@ -1,6 +1,7 @@
 //! tokenbucket: a token bucket for every source that sends through an interface, as a state machine of
 //! the Open Packet Processor.
 
+pub mod machine;
 pub mod traffic;
 
 #[doc(hidden)]
