@@ -4,6 +4,7 @@
 
 mod nat;
 mod socket;
+mod tc;
 mod watch;
 mod wire;
 
@@ -16,6 +17,7 @@ use nix::libc;
 pub use nat::rewrites_sources;
 pub use socket::Refusal;
 use socket::Socket;
+pub use tc::{ANY_PROTOCOL, CLSACT, CLSACT_EGRESS, CLSACT_INGRESS, Change, Filter, Qdisc};
 pub use watch::{LinkChange, LinkEvent, LinkWatch};
 use wire::{Attributes, Message, Request, i32_at, text, u16_at, u32_at};
 
@@ -25,8 +27,6 @@ const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 /// Bytes of `struct rtmsg`.
 const RTMSG: usize = 12;
-/// Bytes of `struct tcmsg`.
-const TCMSG: usize = 20;
 
 /// Longest name of a link without and with the alternative names, in bytes (linux/if.h).
 const NAME_MAX: usize = 15;
@@ -34,13 +34,6 @@ const ALTERNATIVE_NAME_MAX: usize = 127;
 
 const ASK: u16 = libc::NLM_F_REQUEST as u16;
 const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-
-/// The parent of a clsact qdisc, and the handle that makes it one (linux/pkt_sched.h).
-pub const CLSACT: u32 = 0xffff_fff1;
-/// The parent of clsact filters that see received packets.
-pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
-/// The parent of clsact filters that see packets to be sent.
-pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,41 +74,6 @@ pub struct Address {
     pub address: IpAddr,
     /// Length of its network prefix, bits.
     pub prefix: u8,
-}
-
-/// A queueing discipline of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qdisc {
-    /// "clsact", "fq_codel", …
-    pub kind: String,
-    /// Its own handle.
-    pub handle: u32,
-    /// Where it hangs.
-    pub parent: u32,
-}
-
-/// A traffic-control filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// "bpf", "flower", …
-    pub kind: String,
-    /// Its place among the filters of its parent; 1 runs first.
-    pub priority: u16,
-    /// Its handle. 0 names the priority itself, which is listed beside its filters.
-    pub handle: u32,
-    /// The EtherType that it is for, in host byte order (`ETH_P_ALL` is 3).
-    pub protocol: u16,
-}
-
-/// What is in a link's clsact qdisc.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clsact {
-    /// There is none.
-    Absent,
-    /// It is there without filters.
-    Empty,
-    /// Filters hang in it.
-    InUse,
 }
 
 /// An open conversation with the kernel about one network namespace.
@@ -206,37 +164,6 @@ impl Netlink {
             .map(Option::flatten)
             .with_context(|| format!("look up the route to {destination}"))
     }
-
-    /// The queueing disciplines of the link `ifindex`.
-    pub fn qdiscs(&mut self, ifindex: u32) -> Result<Vec<Qdisc>> {
-        let request = Request::new(libc::RTM_GETQDISC, DUMP, &tcmsg(ifindex, 0));
-        self.socket
-            .dump(&request, |message| read_qdisc(message, ifindex))
-            .with_context(|| format!("list the qdiscs of link {ifindex}"))
-    }
-
-    /// The filters of the link `ifindex` at `parent`, for example [`CLSACT_INGRESS`]. A parent
-    /// that is not there has none.
-    pub fn tc_filters(&mut self, ifindex: u32, parent: u32) -> Result<Vec<Filter>> {
-        let request = Request::new(libc::RTM_GETTFILTER, DUMP, &tcmsg(ifindex, parent));
-        self.socket
-            .dump(&request, |message| read_filter(message, ifindex))
-            .with_context(|| format!("list the filters of link {ifindex}"))
-    }
-
-    /// Whether the link `ifindex` has a clsact qdisc, and whether anything is in it.
-    pub fn clsact(&mut self, ifindex: u32) -> Result<Clsact> {
-        let qdiscs = self.qdiscs(ifindex)?;
-        if !qdiscs.iter().any(|qdisc| qdisc.kind == "clsact") {
-            return Ok(Clsact::Absent);
-        }
-        for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
-            if !self.tc_filters(ifindex, parent)?.is_empty() {
-                return Ok(Clsact::InUse);
-            }
-        }
-        Ok(Clsact::Empty)
-    }
 }
 
 /// `None` in place of an error that only says that the thing is not there.
@@ -275,13 +202,6 @@ fn address_of(family: u8, payload: &[u8]) -> Option<IpAddr> {
         }
         _ => None,
     }
-}
-
-fn tcmsg(ifindex: u32, parent: u32) -> [u8; TCMSG] {
-    let mut fixed = [0; TCMSG];
-    fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&parent.to_ne_bytes());
-    fixed
 }
 
 /// Reads RTM_NEWLINK and RTM_DELLINK. Both are also sent, with a family of their own, when a
@@ -359,39 +279,4 @@ fn read_route_link(message: &Message<'_>) -> Option<u32> {
     Attributes::after(message.payload, RTMSG)
         .find(|(kind, _)| *kind == libc::RTA_OIF)
         .and_then(|(_, payload)| u32_at(payload, 0))
-}
-
-/// The `tcmsg` of a message about `ifindex`: handle, parent, info, and the kind.
-fn read_tc(message: &Message<'_>, ifindex: u32) -> Option<(u32, u32, u32, String)> {
-    let payload = message.payload;
-    if u32_at(payload, 4)? != ifindex {
-        return None;
-    }
-    let (_, kind) = Attributes::after(payload, TCMSG).find(|(kind, _)| *kind == libc::TCA_KIND)?;
-    Some((
-        u32_at(payload, 8)?,
-        u32_at(payload, 12)?,
-        u32_at(payload, 16)?,
-        text(kind),
-    ))
-}
-
-fn read_qdisc(message: &Message<'_>, ifindex: u32) -> Option<Qdisc> {
-    let (handle, parent, _, kind) = read_tc(message, ifindex)?;
-    (message.kind == libc::RTM_NEWQDISC).then_some(Qdisc {
-        kind,
-        handle,
-        parent,
-    })
-}
-
-fn read_filter(message: &Message<'_>, ifindex: u32) -> Option<Filter> {
-    let (handle, _, info, kind) = read_tc(message, ifindex)?;
-    let (priority, protocol) = ((info >> 16) as u16, info as u16);
-    (message.kind == libc::RTM_NEWTFILTER).then_some(Filter {
-        kind,
-        priority,
-        handle,
-        protocol: u16::from_be(protocol),
-    })
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netbpf::netlink::{
-    CLSACT_EGRESS, CLSACT_INGRESS, Clsact, Link, LinkChange, LinkWatch, Netlink,
+    CLSACT, CLSACT_EGRESS, CLSACT_INGRESS, Change, Filter, Link, LinkChange, LinkWatch, Netlink,
+    Refusal,
 };
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::RcvBuf;
 use nix::sys::socket::{
@@ -194,42 +196,137 @@ fn addresses_and_routes() {
     });
 }
 
+fn tc(words: &str) {
+    Place::here().tc(words);
+}
+
+/// A classic BPF program that says "not mine".
+fn add_filter(words: &str) {
+    let mut command = Command::new("tc");
+    command.args("filter add dev wan".split(' '));
+    command.args(words.split(' '));
+    command.args(["bpf", "bytecode", "1,6 0 0 0"]);
+    assert!(step("run tc", command.status()).success(), "{words}");
+}
+
 #[test]
-fn clsact_is_absent_empty_or_in_use() {
-    with_links("clsact_is_absent_empty_or_in_use", |_| {
+fn qdiscs_and_filters_are_what_tc_made() {
+    with_links("qdiscs_and_filters_are_what_tc_made", |_| {
         ip("link add wan type veth peer name wanb");
         let wan = named("wan").ifindex;
-        let wanb = named("wanb").ifindex;
         let mut netlink = netlink();
-        assert_eq!(netlink.clsact(wan).unwrap(), Clsact::Absent);
         assert_eq!(netlink.tc_filters(wan, CLSACT_INGRESS).unwrap(), []);
 
-        Place::here().tc("qdisc add dev wan clsact");
-        assert_eq!(netlink.clsact(wan).unwrap(), Clsact::Empty);
-        assert_eq!(netlink.clsact(wanb).unwrap(), Clsact::Absent);
+        tc("qdisc add dev wan clsact");
         let qdiscs = netlink.qdiscs(wan).unwrap();
-        let clsact = qdiscs.iter().find(|qdisc| qdisc.kind == "clsact").unwrap();
-        assert_eq!(clsact.parent, netbpf::netlink::CLSACT);
-        assert_eq!(clsact.handle, 0xffff_0000);
-
-        // A classic BPF program that says "not mine".
-        let added = Command::new("tc")
-            .args("filter add dev wan egress protocol ip prio 7 handle 3 bpf bytecode".split(' '))
-            .arg("1,6 0 0 0")
-            .status()
-            .unwrap();
-        assert!(added.success());
-        assert_eq!(netlink.clsact(wan).unwrap(), Clsact::InUse);
-        assert_eq!(netlink.tc_filters(wan, CLSACT_INGRESS).unwrap(), []);
-        let filters = netlink.tc_filters(wan, CLSACT_EGRESS).unwrap();
-        let ours = filters.iter().find(|filter| filter.handle == 3).unwrap();
+        let clsact = qdiscs.iter().find(|qdisc| qdisc.parent == CLSACT).unwrap();
         assert_eq!(
-            (ours.kind.as_str(), ours.priority, ours.protocol),
-            ("bpf", 7, 0x0800)
+            (clsact.kind.as_str(), clsact.handle),
+            ("clsact", 0xffff_0000)
+        );
+        let others = netlink.qdiscs(named("wanb").ifindex).unwrap();
+        assert!(others.iter().all(|qdisc| qdisc.parent != CLSACT));
+        assert_eq!(netlink.tc_filters(wan, CLSACT_EGRESS).unwrap(), []);
+
+        add_filter("egress protocol ip prio 7 handle 3");
+        assert_eq!(netlink.tc_filters(wan, CLSACT_INGRESS).unwrap(), []);
+        let ours = Filter {
+            ifindex: wan,
+            parent: CLSACT_EGRESS,
+            kind: "bpf".into(),
+            priority: 7,
+            handle: 3,
+            protocol: 0x0800,
+        };
+        let priority = Filter {
+            handle: 0,
+            ..ours.clone()
+        };
+        let filters = netlink.tc_filters(wan, CLSACT_EGRESS).unwrap();
+        assert_eq!(filters, [priority, ours]);
+    });
+}
+
+#[test]
+fn changes_are_made_in_order_and_each_is_answered() {
+    with_links("changes_are_made_in_order_and_each_is_answered", |_| {
+        ip("link add wan type veth peer name wanb");
+        let wan = named("wan").ifindex;
+        let make = Change::MakeClsact { ifindex: wan };
+        let remove = Change::RemoveClsact { ifindex: wan };
+        let errnos = |outcomes: &[Result<(), Refusal>]| -> Vec<Option<Errno>> {
+            let errno = |outcome: &Result<(), Refusal>| Some(outcome.as_ref().err()?.errno);
+            outcomes.iter().map(errno).collect()
+        };
+        let mut netlink = netlink();
+        let outcomes = netlink.change([remove, make, make, remove, make]).unwrap();
+        let expected = [Some(Errno::ENOENT), None, Some(Errno::EEXIST), None, None];
+        assert_eq!(errnos(&outcomes), expected);
+        assert!(
+            outcomes[2].as_ref().unwrap_err().text.contains("xclusiv"),
+            "the kernel's own words are with it: {outcomes:?}"
         );
 
-        Place::here().tc("filter del dev wan egress prio 7");
-        assert_eq!(netlink.clsact(wan).unwrap(), Clsact::Empty);
+        add_filter("ingress protocol ip prio 7 handle 3");
+        add_filter("ingress protocol ip prio 7 handle 4");
+        let filters = netlink.tc_filters(wan, CLSACT_INGRESS).unwrap();
+        let [priority, first, second] = filters.as_slice() else {
+            panic!("{filters:?}");
+        };
+        let other_protocol = Filter {
+            protocol: 0x86dd,
+            ..first.clone()
+        };
+        let other_kind = Filter {
+            kind: "u32".into(),
+            ..first.clone()
+        };
+        for other in [&other_protocol, &other_kind] {
+            let outcomes = netlink.change([Change::RemoveFilter(other)]).unwrap();
+            assert!(outcomes[0].is_err(), "{other:?}");
+        }
+        let outcomes = netlink.change([Change::RemoveFilter(first); 2]).unwrap();
+        assert_eq!(errnos(&outcomes), [None, Some(Errno::ENOENT)]);
+        assert_eq!(
+            netlink.tc_filters(wan, CLSACT_INGRESS).unwrap(),
+            [priority.clone(), second.clone()]
+        );
+
+        let nowhere = Change::MakeClsact { ifindex: 99_999 };
+        let outcomes = netlink.change([nowhere, remove]).unwrap();
+        assert_eq!(errnos(&outcomes), [Some(Errno::ENODEV), None]);
+    });
+}
+
+#[test]
+fn an_ingress_qdisc_is_neither_replaced_nor_removed() {
+    with_links(
+        "an_ingress_qdisc_is_neither_replaced_nor_removed",
+        |sandbox| {
+            ip("link add wan type veth peer name wanb");
+            tc("qdisc add dev wan ingress");
+            let before = sandbox.snapshot();
+            let ifindex = named("wan").ifindex;
+            let changes = [
+                Change::MakeClsact { ifindex },
+                Change::RemoveClsact { ifindex },
+            ];
+            let outcomes = netlink().change(changes).unwrap();
+            assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+            before.assert_same(&sandbox.snapshot(), "after the refusals");
+        },
+    );
+}
+
+#[test]
+fn loading_the_module_of_filters_changes_nothing_else() {
+    let name = "loading_the_module_of_filters_changes_nothing_else";
+    with_links(name, |sandbox| {
+        ip("link add wan type veth peer name wanb");
+        tc("qdisc add dev wan clsact");
+        let before = sandbox.snapshot();
+        netlink().load_bpf_filters().unwrap();
+        before.assert_same(&sandbox.snapshot(), "after the module was asked for");
     });
 }
 

@@ -108,17 +108,22 @@ impl Socket {
         }
     }
 
-    /// Sends a request; the answer carries the number returned.
-    fn send(&mut self, request: Request) -> Result<u32> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let bytes = request.finish(self.sequence)?;
+    /// Sends requests in one datagram. Their answers carry the number returned and those that
+    /// follow it.
+    fn send(&mut self, requests: impl IntoIterator<Item = Request>) -> Result<u32> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            bytes.extend(request.finish(self.sequence)?);
+        }
         let kernel = NetlinkAddr::new(0, 0);
         let sent = sendto(self.fd.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())
             .context("send a netlink request")?;
         if sent != bytes.len() {
             bail!("sent {sent} of {} bytes of a netlink request", bytes.len());
         }
-        Ok(self.sequence)
+        Ok(first)
     }
 
     /// Sends a request with one answer and hands its payload to `read`. The request must not
@@ -129,7 +134,7 @@ impl Socket {
         request: Request,
         mut read: impl FnMut(&Message<'_>) -> T,
     ) -> Result<Option<T>> {
-        let sequence = self.send(request)?;
+        let sequence = self.send([request])?;
         let port = self.port;
         loop {
             let datagram = self
@@ -147,6 +152,39 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Sends requests that have no answer but success, each with `NLM_F_ACK`, in one datagram: the
+    /// kernel works through all of it before `sendto` returns. Gives an outcome for each; an `Err`
+    /// of the whole leaves open what was done.
+    pub(super) fn batch(&mut self, requests: Vec<Request>) -> Result<Vec<Result<(), Refusal>>> {
+        let mut outcomes = vec![None; requests.len()];
+        let first = self.send(requests)?;
+        let port = self.port;
+        while outcomes.contains(&None) {
+            let datagram = match self.receive(MsgFlags::empty()) {
+                Err(error) => {
+                    // Until it is empty, a socket that lost answers loses further ones in silence.
+                    while self.receive(MsgFlags::MSG_DONTWAIT).is_ok() {}
+                    return Err(error).context("receive the answers to netlink requests");
+                }
+                Ok(datagram) => datagram,
+            };
+            for message in Messages::of(datagram) {
+                let message = message?;
+                let place = usize::try_from(message.sequence.wrapping_sub(first))?;
+                if message.port == port
+                    && i32::from(message.kind) == libc::NLMSG_ERROR
+                    && let Some(awaited) = outcomes.get_mut(place)
+                {
+                    *awaited = Some(match outcome(&message) {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(error.downcast()?),
+                    });
+                }
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
     }
 
     /// Asks for a whole table and hands each entry to `read`. A table that changed meanwhile, or
@@ -169,7 +207,7 @@ impl Socket {
         request: Request,
         mut read: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Option<Vec<T>>> {
-        let sequence = self.send(request)?;
+        let sequence = self.send([request])?;
         let port = self.port;
         let mut entries = Vec::new();
         let mut whole = true;
@@ -263,6 +301,10 @@ fn outcome(message: &Message<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use nix::sys::socket::sockopt;
+
     use super::*;
 
     fn error(flags: i32, payload: &[u8]) -> Result<()> {
@@ -316,14 +358,54 @@ mod tests {
         assert!(error(0, &0i32.to_ne_bytes()).is_ok());
     }
 
-    #[test]
-    fn the_kernel_explains_what_it_refuses() {
-        // Asking for a route to an address of the wrong length.
+    /// For a route to an address of the wrong length.
+    fn route_to_half_an_address() -> Request {
         let mut fixed = [0; 12];
         fixed[0] = libc::AF_INET as u8;
-        let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, &fixed)
+        Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, &fixed)
             .attribute(libc::RTA_DST, &[127, 0])
-            .unwrap();
+            .unwrap()
+    }
+
+    /// For nothing but an answer.
+    fn acknowledgement() -> Request {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        Request::new(libc::NLMSG_NOOP as u16, flags, &[])
+    }
+
+    #[test]
+    fn each_request_of_a_batch_has_its_own_outcome() {
+        let mut socket = Socket::open(0).unwrap();
+        // Sequence numbers start again at 0 in the middle.
+        socket.sequence = u32::MAX - 50;
+        let mut requests = vec![acknowledgement(); 100];
+        requests[70] = route_to_half_an_address();
+        let outcomes = socket.batch(requests).unwrap();
+        assert_eq!(outcomes.len(), 100);
+        for (place, outcome) in outcomes.iter().enumerate() {
+            assert_eq!(outcome.is_err(), place == 70, "{place}: {outcome:?}");
+        }
+        let refusal = outcomes[70].as_ref().unwrap_err();
+        assert!(!refusal.text.is_empty(), "{refusal:?}");
+    }
+
+    #[test]
+    fn lost_answers_are_an_error_at_once() {
+        let mut socket = Socket::open(0).unwrap();
+        // The smallest buffer that the kernel gives holds an answer or two.
+        setsockopt(&socket, sockopt::RcvBuf, &1).unwrap();
+        let asked = Instant::now();
+        let error = socket.batch(vec![acknowledgement(); 100]).unwrap_err();
+        assert!(asked.elapsed().as_secs() < PATIENCE as u64);
+        assert_eq!(error.downcast_ref(), Some(&Errno::ENOBUFS), "{error:?}");
+        // The next ones are answered again, and not by what came late.
+        let refused = socket.batch(vec![route_to_half_an_address()]).unwrap();
+        assert!(refused[0].is_err(), "{refused:?}");
+    }
+
+    #[test]
+    fn the_kernel_explains_what_it_refuses() {
+        let request = route_to_half_an_address();
         let mut socket = Socket::open(0).unwrap();
         let error = socket.request(request, |_| ()).unwrap_err();
         let refusal: Refusal = error.downcast().unwrap();

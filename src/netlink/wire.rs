@@ -12,6 +12,7 @@ pub(super) const HEADER: usize = 16;
 const ATTRIBUTE: usize = 4;
 /// The two top bits of an attribute's type say "nested" and "network byte order".
 const TYPE_MASK: u16 = 0x3fff;
+const NESTED: u16 = 0x8000;
 
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
@@ -156,7 +157,20 @@ impl Request {
         Ok(self)
     }
 
-    /// The datagram, with its length and sequence number.
+    /// Appends an attribute whose payload is the attributes that `fill` appends.
+    pub(super) fn nested(self, kind: u16, fill: impl FnOnce(Self) -> Result<Self>) -> Result<Self> {
+        let start = self.bytes.len();
+        let mut filled = fill(self.attribute(NESTED | kind, &[])?)?;
+        let payload = filled.bytes.len() - start - ATTRIBUTE;
+        let Ok(length) = u16::try_from(ATTRIBUTE + payload) else {
+            bail!("{payload} bytes are too many for an attribute");
+        };
+        filled.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        Ok(filled)
+    }
+
+    /// The bytes of the message, with its length and sequence number. Its end is aligned: another
+    /// may follow in the same datagram.
     pub(super) fn finish(mut self, sequence: u32) -> Result<Vec<u8>> {
         let length = u32::try_from(self.bytes.len())?;
         self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -191,6 +205,32 @@ mod tests {
             "the nested bit is masked, the padding skipped"
         );
         assert_eq!(text(attributes[0].1), "eth0");
+    }
+
+    #[test]
+    fn nested_attributes_are_read_back() {
+        let request = Request::new(44, 0, &[0; 20])
+            .attribute(1, b"bpf\0")
+            .unwrap()
+            .nested(2, |options| {
+                let options = options.attribute(7, b"a-name\0")?;
+                options.nested(9, |inner| inner.attribute(8, &[1]))
+            })
+            .unwrap()
+            .attribute(11, &[2])
+            .unwrap();
+        let bytes = request.finish(1).unwrap();
+        assert_eq!(bytes.len() % 4, 0, "{bytes:?}");
+        // The length counts the padding of the last attribute inside.
+        assert_eq!(bytes[44..48], [28, 0, 2, 0x80], "length 28, nested, type 2");
+        let message = Messages::of(&bytes).next().unwrap().unwrap();
+        let outer: Vec<_> = Attributes::after(message.payload, 20).collect();
+        assert_eq!((outer[0], outer[2]), ((1, &b"bpf\0"[..]), (11, &[2][..])));
+        assert_eq!(outer[1].0, 2, "the nested bit is masked");
+        let inner: Vec<_> = Attributes::of(outer[1].1).collect();
+        assert_eq!(inner[0], (7, &b"a-name\0"[..]));
+        let innermost: Vec<_> = Attributes::of(inner[1].1).collect();
+        assert_eq!((inner[1].0, innermost), (9, vec![(8, &[1][..])]));
     }
 
     #[test]
@@ -262,7 +302,13 @@ mod tests {
     fn an_attribute_too_long_for_its_length_field_is_refused() {
         let request = Request::new(16, 0, &[]);
         assert!(request.clone().attribute(1, &[0; 65_531]).is_ok());
-        assert!(request.attribute(1, &[0; 65_532]).is_err());
+        assert!(request.clone().attribute(1, &[0; 65_532]).is_err());
+        let around = |length| {
+            let fill = |inner: Request| inner.attribute(2, &vec![0; length]);
+            request.clone().nested(1, fill)
+        };
+        assert!(around(65_527).is_err(), "65,531 bytes, and one of padding");
+        assert!(around(65_524).is_ok());
     }
 
     #[test]

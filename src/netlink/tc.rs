@@ -1,0 +1,252 @@
+//! Qdiscs and filters of a link: what there is, and changes of it.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result, anyhow};
+use nix::libc;
+
+use super::socket::Refusal;
+use super::wire::{Attributes, Message, Request, text, u32_at};
+use super::{ASK, DUMP, Netlink};
+
+/// Bytes of `struct tcmsg`.
+const TCMSG: usize = 20;
+
+/// The parent of a clsact qdisc (linux/pkt_sched.h). An ingress qdisc has the same.
+pub const CLSACT: u32 = 0xffff_fff1;
+/// The parent of clsact filters that see received packets.
+pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
+/// The parent of clsact filters that see packets to be sent.
+pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
+/// The handle of every clsact qdisc. Without it, a request to make one would put it in the place of
+/// an ingress qdisc that is there.
+const CLSACT_HANDLE: u32 = 0xffff_0000;
+
+const CHANGE: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+const MAKE: u16 = CHANGE | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+const PUT: u16 = CHANGE | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+
+/// Every EtherType, as a filter's protocol.
+pub const ANY_PROTOCOL: u16 = libc::ETH_P_ALL as u16;
+
+/// linux/pkt_cls.h: attributes of a BPF filter, and the flag by which the program's answer is the
+/// verdict.
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+
+/// In place of an ifindex: the filters of a block that links share (linux/rtnetlink.h). Blocks are
+/// numbered from 1; the number stands in the parent's place.
+const TCM_IFINDEX_MAGIC_BLOCK: u32 = u32::MAX;
+const NO_BLOCK: u32 = 0;
+
+/// A queueing discipline of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qdisc {
+    /// "clsact", "fq_codel", …
+    pub kind: String,
+    /// Its own handle.
+    pub handle: u32,
+    /// Where it hangs.
+    pub parent: u32,
+}
+
+/// A traffic-control filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The link that it is on.
+    pub ifindex: u32,
+    /// Where on it, for example [`CLSACT_INGRESS`].
+    pub parent: u32,
+    /// "bpf", "flower", …
+    pub kind: String,
+    /// Its place among the filters of its parent; 1 runs first.
+    pub priority: u16,
+    /// Its handle. 0 names the priority itself, which is listed beside its filters.
+    pub handle: u32,
+    /// The EtherType that it is for, in host byte order, or [`ANY_PROTOCOL`].
+    pub protocol: u16,
+}
+
+/// A change of a link's qdiscs and filters.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// Makes a clsact qdisc. `EEXIST` where one is, or an ingress qdisc.
+    MakeClsact {
+        /// The link that gets it.
+        ifindex: u32,
+    },
+    /// Removes the clsact qdisc, and every filter in it.
+    RemoveClsact {
+        /// The link that has it.
+        ifindex: u32,
+    },
+    /// Makes a filter of kind "bpf", or replaces what is there under the same handle. What the
+    /// program answers is the verdict.
+    PutProgram {
+        /// The filter to be.
+        filter: &'a Filter,
+        /// The program that it runs, and keeps.
+        program: BorrowedFd<'a>,
+        /// What `tc filter show` calls it, 255 bytes at most.
+        name: &'a str,
+    },
+    /// Removes a filter; with the handle 0, all of its priority.
+    RemoveFilter(&'a Filter),
+}
+
+impl Netlink {
+    /// The queueing disciplines of the link `ifindex`.
+    pub fn qdiscs(&mut self, ifindex: u32) -> Result<Vec<Qdisc>> {
+        let request = Request::new(libc::RTM_GETQDISC, DUMP, &tcmsg(ifindex, 0, 0, 0));
+        self.socket
+            .dump(&request, |message| read_qdisc(message, ifindex))
+            .with_context(|| format!("list the qdiscs of link {ifindex}"))
+    }
+
+    /// The filters of the link `ifindex` at `parent`, for example [`CLSACT_INGRESS`]. A parent
+    /// that is not there has none.
+    pub fn tc_filters(&mut self, ifindex: u32, parent: u32) -> Result<Vec<Filter>> {
+        let request = Request::new(libc::RTM_GETTFILTER, DUMP, &tcmsg(ifindex, parent, 0, 0));
+        self.socket
+            .dump(&request, |message| read_filter(message, ifindex, parent))
+            .with_context(|| format!("list the filters of link {ifindex}"))
+    }
+
+    /// Makes the changes in their order, in one system call: a signal takes effect before it or after
+    /// it, `SIGKILL` too. The kernel goes on to the next also after one that it refuses; the
+    /// outcomes are in the order of the changes. An `Err` of the whole leaves open what was done.
+    ///
+    /// What `SIGKILL` does end is the loading of a module that a change needs: then that one is
+    /// refused. See [`Netlink::load_bpf_filters`].
+    pub fn change<const N: usize>(
+        &mut self,
+        changes: [Change<'_>; N],
+    ) -> Result<[Result<(), Refusal>; N]> {
+        let requests: Result<Vec<Request>> = changes.iter().map(Change::request).collect();
+        let outcomes = self
+            .socket
+            .batch(requests?)
+            .context("change qdiscs and filters")?;
+        outcomes
+            .try_into()
+            .map_err(|_| anyhow!("not as many answers as netlink requests"))
+    }
+
+    /// Has the kernel load its module for filters of kind "bpf", where that is a module, and changes
+    /// nothing else.
+    pub fn load_bpf_filters(&mut self) -> Result<()> {
+        let nowhere = tcmsg(TCM_IFINDEX_MAGIC_BLOCK, NO_BLOCK, 0, info(1, ANY_PROTOCOL));
+        let request = Request::new(libc::RTM_GETTFILTER, ASK, &nowhere)
+            .attribute(libc::TCA_KIND, b"bpf\0")?;
+        match self.socket.request(request, |_| ()) {
+            // There is no such block; the kind is looked up first.
+            Err(error) if error.is::<Refusal>() => Ok(()),
+            answer => answer.map(drop).context("load the module of BPF filters"),
+        }
+    }
+}
+
+impl Change<'_> {
+    fn request(&self) -> Result<Request> {
+        match *self {
+            Change::MakeClsact { ifindex } => clsact(libc::RTM_NEWQDISC, MAKE, ifindex),
+            Change::RemoveClsact { ifindex } => clsact(libc::RTM_DELQDISC, CHANGE, ifindex),
+            Change::PutProgram {
+                filter,
+                program,
+                name,
+            } => filter
+                .request(libc::RTM_NEWTFILTER, PUT)?
+                .nested(libc::TCA_OPTIONS, |options| {
+                    options
+                        .attribute(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes())?
+                        .attribute(TCA_BPF_NAME, format!("{name}\0").as_bytes())?
+                        .attribute(TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes())
+                }),
+            Change::RemoveFilter(filter) => filter.request(libc::RTM_DELTFILTER, CHANGE),
+        }
+    }
+}
+
+/// With its kind, the request is about no other qdisc that may be in this place.
+fn clsact(message: u16, flags: u16, ifindex: u32) -> Result<Request> {
+    let fixed = tcmsg(ifindex, CLSACT, CLSACT_HANDLE, 0);
+    Request::new(message, flags, &fixed).attribute(libc::TCA_KIND, b"clsact\0")
+}
+
+impl Filter {
+    fn request(&self, message: u16, flags: u16) -> Result<Request> {
+        let info = info(self.priority, self.protocol);
+        let fixed = tcmsg(self.ifindex, self.parent, self.handle, info);
+        let kind = format!("{}\0", self.kind);
+        Request::new(message, flags, &fixed).attribute(libc::TCA_KIND, kind.as_bytes())
+    }
+}
+
+fn tcmsg(ifindex: u32, parent: u32, handle: u32, info: u32) -> [u8; TCMSG] {
+    let mut fixed = [0; TCMSG];
+    fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&handle.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&parent.to_ne_bytes());
+    fixed[16..20].copy_from_slice(&info.to_ne_bytes());
+    fixed
+}
+
+/// `tcm_info` of a filter: its priority above its protocol, which is in network byte order.
+fn info(priority: u16, protocol: u16) -> u32 {
+    u32::from(priority) << 16 | u32::from(protocol.to_be())
+}
+
+/// The `tcmsg` of a message about `ifindex`: handle, parent, info, and the kind.
+fn read_tc(message: &Message<'_>, ifindex: u32) -> Option<(u32, u32, u32, String)> {
+    let payload = message.payload;
+    if u32_at(payload, 4)? != ifindex {
+        return None;
+    }
+    let (_, kind) = Attributes::after(payload, TCMSG).find(|(kind, _)| *kind == libc::TCA_KIND)?;
+    Some((
+        u32_at(payload, 8)?,
+        u32_at(payload, 12)?,
+        u32_at(payload, 16)?,
+        text(kind),
+    ))
+}
+
+fn read_qdisc(message: &Message<'_>, ifindex: u32) -> Option<Qdisc> {
+    let (handle, parent, _, kind) = read_tc(message, ifindex)?;
+    (message.kind == libc::RTM_NEWQDISC).then_some(Qdisc {
+        kind,
+        handle,
+        parent,
+    })
+}
+
+/// The parent in the message is the one that was last given for any filter of its side, in
+/// whatever way: `parent` is the one that was asked for.
+fn read_filter(message: &Message<'_>, ifindex: u32, parent: u32) -> Option<Filter> {
+    let (handle, _, info, kind) = read_tc(message, ifindex)?;
+    (message.kind == libc::RTM_NEWTFILTER).then_some(Filter {
+        ifindex,
+        parent,
+        kind,
+        priority: (info >> 16) as u16,
+        handle,
+        protocol: u16::from_be(info as u16),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_is_in_network_byte_order_below_the_priority() {
+        let bytes = info(7, 0x0800).to_ne_bytes();
+        let halves = [&bytes[..2], &bytes[2..]];
+        assert!(halves.contains(&&[8, 0][..]), "{bytes:?}");
+        assert!(halves.contains(&&7_u16.to_ne_bytes()[..]), "{bytes:?}");
+        assert_eq!(info(7, ANY_PROTOCOL) >> 16, 7);
+    }
+}
