@@ -1,11 +1,14 @@
 //! Life and death of the real neighbor_sharing: its lines, every way to end it at any time, and what
 //! it refuses. Whatever happens, nothing of it stays.
 
+#[path = "../netsetup/tests/kill_point/mod.rs"]
+mod kill_point;
+
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -295,29 +298,12 @@ fn assert_killed_on_interfaces(name: &str, attach: &str) {
         before.assert_same(&sandbox.snapshot(), "after a quiet end");
         for after in moments(name, ready) {
             kill_after(sandbox.start(tool(&format!("{OVER} {arguments}"))), after);
-            let unmarked = qdisc_without_filter();
             let mut process = sharing(sandbox, &arguments);
             process.write("\n");
             process.finish(ENDS_WITHIN).assert_code(0);
-            if let Some(interface) = unmarked {
-                // Killed between making the qdisc and its first filter, which would say whose it is:
-                // an empty qdisc could be anybody's, so it is left alone.
-                Place::here().tc(&format!("qdisc delete dev {interface} clsact"));
-            }
             before.assert_same(&sandbox.snapshot(), &format!("killed after {after:?}"));
         }
     });
-}
-
-/// An interface with a clsact qdisc and nothing in it.
-fn qdisc_without_filter() -> Option<&'static str> {
-    let here = Place::here();
-    let filters = |interface: &str, side| here.tc(&format!("filter show dev {interface} {side}"));
-    ["wan0", "nb0", "lan0"].into_iter().find(|interface| {
-        let qdiscs = here.tc(&format!("qdisc show dev {interface}"));
-        let is_empty = |side| filters(interface, side).trim().is_empty();
-        qdiscs.contains("clsact") && is_empty("ingress") && is_empty("egress")
-    })
 }
 
 #[test]
@@ -328,6 +314,43 @@ fn tcx_links_go_with_kill_9() {
 #[test]
 fn filters_that_kill_9_left_go_with_the_next_run() {
     assert_killed_on_interfaces("filters_that_kill_9_left_go_with_the_next_run", "clsact");
+}
+
+/// Moments differ from run to run. The messages by which filters are attached and taken off do not,
+/// so that each state in between is met.
+#[test]
+fn filters_go_with_the_next_run_whichever_message_was_the_last() {
+    let name = "filters_go_with_the_next_run_whichever_message_was_the_last";
+    sandbox::run(name, |sandbox| {
+        let _interfaces = interfaces();
+        let before = sandbox.snapshot();
+        let arguments = format!("{OVER} --attach clsact");
+        let killed = |at| {
+            let mut command = tool(&format!("{arguments} --duration 0.1"));
+            command.stdin(Stdio::null());
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            kill_point::run(&mut command, at)
+        };
+        let whole = killed(None);
+        assert_eq!(whole.code, Some(0), "traced but not killed");
+        before.assert_same(&sandbox.snapshot(), "after a whole run");
+        let is_message = |at: &usize| whole.calls[*at] == "sendto";
+        let messages: Vec<usize> = (0..whole.calls.len()).filter(is_message).collect();
+        let count = messages.len();
+        let every = if long(name, "every fifth message, not each") {
+            1
+        } else {
+            5
+        };
+        for (number, at) in messages.iter().enumerate().step_by(every) {
+            let when = format!("killed before message {number} of {count}");
+            assert_eq!(killed(Some(*at)).code, None, "{when}");
+            let mut process = sharing(sandbox, "--attach clsact");
+            process.write("\n");
+            process.finish(ENDS_WITHIN).assert_code(0);
+            before.assert_same(&sandbox.snapshot(), &when);
+        }
+    });
 }
 
 #[test]
