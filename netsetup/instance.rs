@@ -72,6 +72,20 @@ impl Instance {
             }
         }
     }
+
+    /// The pid of who has that lock, if anybody has.
+    pub fn holder(name: &str) -> Result<Option<i32>> {
+        let address = format!("netbpf/{name}");
+        match holder(&address).with_context(|| format!("ask the socket @{address}"))? {
+            Holder::Pid(pid) => Ok(Some(pid)),
+            Holder::Ending => Ok(None),
+            Holder::Unnamed => Err(Failure::Conflict(format!(
+                "{name} is running as a process that cannot be named from here (ss -xlp may show \
+                 it)"
+            ))
+            .into()),
+        }
+    }
 }
 
 impl Drop for Instance {

@@ -6,6 +6,7 @@ pub mod cidr;
 mod map_value;
 pub mod neighbor_sharing;
 pub mod netlink;
+mod notation;
 pub mod options;
 mod output;
 pub mod policer;

@@ -25,6 +25,11 @@ pub fn read<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
     Ok(value)
 }
 
+/// The value that the bytes begin with.
+pub fn read_first<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
+    read(bytes.get(..size_of::<T>()).unwrap_or(bytes))
+}
+
 /// The values that a per-CPU look-up returned, one for each possible CPU.
 pub fn read_each<T: Plain + Default>(values: &[Vec<u8>]) -> Result<Vec<T>> {
     values.iter().map(|bytes| read(bytes)).collect()

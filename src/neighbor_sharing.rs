@@ -21,7 +21,7 @@ pub use config::{Config, Limits, PoliceAt};
 pub use demo::Demo;
 pub use interfaces::Ports;
 pub use report::{Report, Reporter};
-pub use sharing::{Forgotten, Sharing};
+pub use sharing::{Forgotten, Sharing, labels};
 pub use simulation::Simulation;
 use skeleton::types;
 

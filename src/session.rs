@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::failure::Failure;
-use crate::netlink::{LinkEvent, LinkWatch};
+use crate::netlink::{LinkChange, LinkEvent, LinkWatch};
 
 mod signals;
 mod stdin;
@@ -209,6 +209,34 @@ impl Session {
         match self.check() {
             Err(ended) => ended,
             Ok(()) => error,
+        }
+    }
+
+    /// Waits until the run ends, by itself or because one of these interfaces is gone. What happens
+    /// meanwhile is said on stderr; seconds, ticks and reloads are `tend`'s.
+    pub fn attend(
+        &mut self,
+        links: &mut LinkWatch,
+        mut tend: impl FnMut(&Event) -> Result<()>,
+    ) -> Result<Reason> {
+        loop {
+            let event = self.wait(Some(links))?;
+            match &event {
+                Event::Link(link) => match link.change {
+                    LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
+                        bail!("{link}; start again with the interfaces that are there now")
+                    }
+                    LinkChange::Up | LinkChange::Down | LinkChange::New => eprintln!("{link}"),
+                },
+                Event::Question(question) => eprintln!("{question}"),
+                Event::Confirmed => eprintln!("confirmed"),
+                Event::End(Reason::NotConfirmed(window)) => bail!(
+                    "not confirmed within {} s: everything is undone",
+                    window.as_secs()
+                ),
+                Event::End(reason) => return Ok(*reason),
+                Event::Second | Event::Tick | Event::Reload => tend(&event)?,
+            }
         }
     }
 

@@ -4,13 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use netbpf::failure;
-use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation};
-use netbpf::netlink::{LinkChange, LinkWatch};
+use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation, labels};
+use netbpf::netlink::LinkWatch;
+use netbpf::port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Cap, Scope};
-use netbpf::session::{self, Event, Reason, Session};
+use netbpf::session::{self, Event, Session};
 use netbpf::tc::Method;
 
 const NAME: &str = "neighbor_sharing";
@@ -61,8 +62,8 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
 /// The same on interfaces that are there.
 fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let ports = Ports::find(arguments)?;
-    let _locks = ports.claim()?;
-    ports.remove_leftovers()?;
+    let _locks = port::claim(NAME, ports.all())?;
+    port::remove_leftovers(NAME, &ports.all().collect::<Vec<_>>(), &labels())?;
     ports.warn(arguments)?;
     let mut object = MaybeUninit::uninit();
     let mut sharing = Sharing::load(arguments.configure(ports)?, &mut object)?;
@@ -94,33 +95,16 @@ fn watch(
     reporter: &mut Reporter,
 ) -> Result<()> {
     let mut links = LinkWatch::over(&sharing.config().links()?)?;
-    loop {
-        match session.wait(Some(&mut links))? {
-            Event::Second => {
-                if let Some(notice) = sharing.tend()? {
-                    eprintln!("{notice}");
-                }
+    let reason = session.attend(&mut links, |event| match event {
+        Event::Second => {
+            if let Some(notice) = sharing.tend()? {
+                eprintln!("{notice}");
             }
-            Event::Tick => reporter.interim(sharing)?,
-            Event::Link(event) => match event.change {
-                LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
-                    bail!("{event}; start again with the interfaces that are there now")
-                }
-                LinkChange::Up | LinkChange::Down | LinkChange::New => eprintln!("{event}"),
-            },
-            Event::Question(question) => eprintln!("{question}"),
-            Event::Confirmed => eprintln!("confirmed"),
-            Event::Reload => {}
-            Event::End(Reason::NotConfirmed(window)) => {
-                bail!(
-                    "not confirmed within {} s: everything is undone",
-                    window.as_secs()
-                )
-            }
-            Event::End(reason) => {
-                arguments.common.say(format_args!("ending: {reason}"));
-                return Ok(io::stdout().flush()?);
-            }
+            Ok(())
         }
-    }
+        Event::Tick => reporter.interim(sharing),
+        _ => Ok(()),
+    })?;
+    arguments.common.say(format_args!("ending: {reason}"));
+    Ok(io::stdout().flush()?)
 }

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use netsetup::instance::Instance;
 
 use super::{Arguments, Class, PoliceAt};
 use crate::Failure;
 use crate::netlink::{self, Link, Netlink};
-use crate::port::Port;
+use crate::port::{self, Port};
 use crate::preflight;
-use crate::tc;
 
 /// `WAN_SIDES` of the BPF program.
 pub(super) const WAN_SIDES: usize = 8;
@@ -40,14 +38,8 @@ impl Ports {
         let mut netlink = Netlink::open()?;
         let wan = arguments.wan.as_deref().context("--wan was given")?;
         let wan = preflight::find_interface(&mut netlink, wan)?;
-        let mut expand = |patterns: &[String]| -> Result<Vec<Link>> {
-            let expanded = preflight::expand_interfaces(&mut netlink, patterns)?;
-            for left_out in &expanded.left_out {
-                eprintln!("{left_out}");
-            }
-            Ok(expanded.links)
-        };
-        let (neighbors, lan) = (expand(&arguments.neighbor)?, expand(&arguments.lan)?);
+        let neighbors = port::expand(&mut netlink, &arguments.neighbor)?;
+        let lan = port::expand(&mut netlink, &arguments.lan)?;
         Ports::arrange(&wan, &neighbors, &lan, &netlink.links()?)
     }
 
@@ -65,7 +57,7 @@ impl Ports {
             );
             return Err(Failure::Usage(text).into());
         }
-        check_roles(&roles, all)?;
+        port::check_roles(&roles, all)?;
         let ports = neighbors.iter().chain(lan);
         let shared: BTreeSet<u32> = ports.filter_map(|link| link.master).collect();
         let wan_sides = sides_of(wan, &shared, all);
@@ -96,44 +88,9 @@ impl Ports {
                 self.wan.name
             );
         }
-        let mut netlink = Netlink::open()?;
         // With --police-at lan the host's own traffic over the WAN is left alone.
         let wan = (arguments.police_at == Some(PoliceAt::Wan)).then_some(&self.wan);
-        for port in wan.into_iter().chain(&self.neighbors).chain(&self.lan) {
-            let sessions = preflight::sessions_over(&mut netlink, port.ifindex)?;
-            if let Some(warning) = preflight::warning(&port.name, &sessions) {
-                eprintln!("{warning}");
-            }
-        }
-        Ok(())
-    }
-
-    /// One lock for each interface: what one instance does there, another one would undo.
-    pub fn claim(&self) -> Result<Vec<Instance>> {
-        self.all()
-            .map(|port| Instance::claim(&lock_of(&port.name)))
-            .collect()
-    }
-
-    /// Removes what a killed run left at any interface, where it could only attach by filters. Our own
-    /// interfaces are locked; on others a living instance keeps what it has.
-    pub fn remove_leftovers(&self) -> Result<()> {
-        let mut netlink = Netlink::open()?;
-        let labels = super::sharing::labels();
-        for link in netlink.links()? {
-            let ours = self.all().any(|port| port.ifindex == link.ifindex);
-            let lock = if ours {
-                None
-            } else {
-                Instance::claim(&lock_of(&link.name)).ok()
-            };
-            if (ours || lock.is_some())
-                && tc::remove_leftovers(&mut netlink, link.ifindex, &labels)?
-            {
-                eprintln!("removed from {} what a killed run had left", link.name);
-            }
-        }
-        Ok(())
+        port::warn(wan.into_iter().chain(&self.neighbors).chain(&self.lan))
     }
 
     /// The WAN first.
@@ -143,32 +100,6 @@ impl Ports {
             .chain(&self.neighbors)
             .chain(&self.lan)
     }
-}
-
-fn lock_of(interface: &str) -> String {
-    format!("neighbor_sharing on {interface}")
-}
-
-/// No interface twice, and none that stands on another: its packets would be charged twice.
-fn check_roles(roles: &[(&Link, &str)], all: &[Link]) -> Result<(), Failure> {
-    for (place, (link, role)) in roles.iter().enumerate() {
-        let above = preflight::standing_on(link.ifindex, all);
-        for (other_place, (other, other_role)) in roles.iter().enumerate() {
-            let (name, other_name) = (&link.name, &other.name);
-            if place == other_place || !above.contains(&other.ifindex) {
-                continue;
-            }
-            return Err(Failure::Usage(if link.ifindex == other.ifindex {
-                format!("{name} cannot be {role} and {other_role} at once")
-            } else {
-                format!(
-                    "{other_name} ({other_role}) stands on {name} ({role}), so packets would be \
-                     charged twice; name one of them"
-                )
-            }));
-        }
-    }
-    Ok(())
 }
 
 /// The WAN and what stands on it, but for a bridge that it shares with the ports: what is forwarded

@@ -350,8 +350,8 @@ impl<'obj> Sharing<'obj> {
     }
 }
 
-/// The labels of all programs.
-pub(super) fn labels() -> Vec<String> {
+/// What tells the tool's programs from all others where they are filters.
+pub fn labels() -> Vec<String> {
     let stems = [
         "classify_neighbor",
         "classify_lan",
