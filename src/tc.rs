@@ -9,6 +9,7 @@
 //! `TcHook` neither undoes itself nor leaves others' filters alone.
 
 mod clsact;
+mod kept;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use nix::libc;
 
 pub use clsact::remove_leftovers;
 use clsact::{Filter, Owner};
+pub use kept::{open_pinned, pin, programs, replace_program};
 
 /// `BPF_F_BEFORE` without a relative: the head of the list. Whoever answers `TCX_PASS` ends the list,
 /// and a policer that stands behind him would let everything through.
@@ -141,23 +143,32 @@ pub enum Attachment {
     },
 }
 
+fn attach_type(direction: Direction) -> sys::bpf_attach_type {
+    match direction {
+        Direction::Ingress => sys::BPF_TCX_INGRESS,
+        Direction::Egress => sys::BPF_TCX_EGRESS,
+    }
+}
+
 fn create_tcx_link(
     program: BorrowedFd<'_>,
     ifindex: u32,
     direction: Direction,
 ) -> io::Result<OwnedFd> {
-    let attach_type = match direction {
-        Direction::Ingress => sys::BPF_TCX_INGRESS,
-        Direction::Egress => sys::BPF_TCX_EGRESS,
-    };
     let options = sys::bpf_link_create_opts {
         sz: size_of::<sys::bpf_link_create_opts>() as _,
         flags: TCX_AT_HEAD,
         ..Default::default()
     };
     // SAFETY: the options outlive the call and say their own size; libbpf only reads them.
-    let fd =
-        unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex as i32, attach_type, &options) };
+    let fd = unsafe {
+        sys::bpf_link_create(
+            program.as_raw_fd(),
+            ifindex as i32,
+            attach_type(direction),
+            &options,
+        )
+    };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }

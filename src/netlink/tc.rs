@@ -34,6 +34,7 @@ pub const ANY_PROTOCOL: u16 = libc::ETH_P_ALL as u16;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
 /// In place of an ifindex: the filters of a block that links share (linux/rtnetlink.h). Blocks are
@@ -112,6 +113,14 @@ impl Netlink {
         self.socket
             .dump(&request, |message| read_filter(message, ifindex, parent))
             .with_context(|| format!("list the filters of link {ifindex}"))
+    }
+
+    /// The ids of the programs that filters of kind "bpf" run there.
+    pub fn tc_programs(&mut self, ifindex: u32, parent: u32) -> Result<Vec<u32>> {
+        let request = Request::new(libc::RTM_GETTFILTER, DUMP, &tcmsg(ifindex, parent, 0, 0));
+        self.socket
+            .dump(&request, |message| read_program(message, ifindex))
+            .with_context(|| format!("list the programs of link {ifindex}"))
     }
 
     /// Makes the changes in their order, in one system call: a signal takes effect before it or after
@@ -235,6 +244,14 @@ fn read_filter(message: &Message<'_>, ifindex: u32, parent: u32) -> Option<Filte
         handle,
         protocol: u16::from_be(info as u16),
     })
+}
+
+fn read_program(message: &Message<'_>, ifindex: u32) -> Option<u32> {
+    let (_, _, _, kind) = read_tc(message, ifindex)?;
+    let mut attributes = Attributes::after(message.payload, TCMSG);
+    let (_, options) = attributes.find(|(kind, _)| *kind == libc::TCA_OPTIONS)?;
+    let (_, id) = Attributes::after(options, 0).find(|(kind, _)| *kind == TCA_BPF_ID)?;
+    (message.kind == libc::RTM_NEWTFILTER && kind == "bpf").then(|| u32_at(id, 0))?
 }
 
 #[cfg(test)]
