@@ -102,6 +102,7 @@ const volatile struct machine machine = {
 		[CASE_3] = { .from_now = false },
 	},
 	.initial = ZERO,
+	.shares_overflow = true,
 	.rows = {
 		[ROW_OF(ZERO, TRUE_TRUE)] = { ONE, FORWARD, CASE_2 },
 		[ROW_OF(ONE, TRUE_FALSE)] = { ONE, FORWARD, CASE_2 },
@@ -488,6 +489,7 @@ static __always_inline void count_flow(struct cell *cell, const struct facts *fa
 static __noinline int judge_unknown(const struct rule *rule, const struct wide_flow_key *key,
 				    const struct facts *facts)
 {
+	struct step step = {};
 	struct cell *cell;
 	__u32 action;
 	__u64 fresh;
@@ -497,8 +499,6 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	if (knobs.polices_bytes) {
 		fresh = facts->now * UNITS_PER_NS;
 	} else {
-		struct step step;
-
 		fresh = fresh_word(&machine, &rule->xfsm, facts->now);
 		step = step_of(&machine, &rule->xfsm, fresh, facts);
 		if (step.word == fresh)
@@ -508,6 +508,8 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	action = cell ? judge(rule, cell, facts) : TAKEN_BACK;
 	if (action == TAKEN_BACK) {
 		COUNT(overflowed);
+		if (!knobs.polices_bytes && !machine.shares_overflow)
+			return step.action;
 		cell = overflow_cell(key, fresh);
 		action = cell ? judge(rule, cell, facts) : DISCARD;
 	}

@@ -76,6 +76,9 @@ struct machine {
 	struct condition conditions[MOST_CONDITIONS];
 	struct update updates[MOST_UPDATES];
 	__u8 initial; /* state of a new flow */
+	/* Flows that find the table full share some words: else each of their packets is a new flow's,
+	 * which a limit cannot have, nor a lock that shared ones would open for each other. */
+	__u8 shares_overflow;
 	struct row rows[ROWS];
 };
 

@@ -54,6 +54,8 @@ pub struct Machine {
     fresh: Moment,
     forget: Forget,
     segment: Option<Segment>,
+    /// Whether flows that find the table full share some entries.
+    shares_overflow: bool,
     rows: Vec<Row>,
 }
 
@@ -222,7 +224,10 @@ impl Machine {
 
     /// The data that the BPF program takes; with `count_segments` each segment of a packet is charged.
     pub fn compile(&self, count_segments: bool) -> Result<Compiled, Failure> {
-        let mut machine = types::machine::default();
+        let mut machine = types::machine {
+            shares_overflow: self.shares_overflow.into(),
+            ..Default::default()
+        };
         let mut figures = types::figures {
             fresh: self.fresh.figure.value(&self.times),
             forget: self.forget.age.value(&self.times),
@@ -392,7 +397,11 @@ mod tests {
         let machine = &skeleton.maps.rodata_data.as_deref().unwrap().machine;
         let conditions = |machine: &types::machine| {
             let pairs = machine.conditions.map(|c| (c.subject, c.comparison));
-            (pairs, machine.updates.map(|u| u.from_now), machine.initial)
+            (
+                pairs,
+                machine.updates.map(|u| u.from_now),
+                (machine.initial, machine.shares_overflow),
+            )
         };
         assert_eq!(conditions(&compiled.machine), conditions(machine));
         let rows = machine.rows.iter().zip(&compiled.machine.rows);

@@ -25,11 +25,24 @@ struct Document {
     forget: Spanned<String>,
     segment: Option<Spanned<String>>,
     #[serde(default)]
+    overflow: Overflow,
+    #[serde(default)]
     times: Named<String>,
     #[serde(default)]
     conditions: Named<String>,
     updates: Named<String>,
     row: Vec<Spanned<RowTable>>,
+}
+
+/// What flows are that find the table full.
+#[derive(Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Overflow {
+    /// Each of their packets is a new flow's.
+    #[default]
+    New,
+    /// Some of them together are one.
+    Shared,
 }
 
 #[derive(Deserialize)]
@@ -292,6 +305,7 @@ impl Machine {
             segment: segment
                 .map(|name| source.segment(name, &times))
                 .transpose()?,
+            shares_overflow: document.overflow == Overflow::Shared,
             times,
             conditions,
             updates,
@@ -415,7 +429,7 @@ update = "stay"
                 "segment",
                 "segmnt",
                 "6: unknown field `segmnt`, expected one of `name`, `about`, `initial`, `fresh`, \
-                 `forget`, `segment`, `times`, `conditions`, `updates`, `row`",
+                 `forget`, `segment`, `overflow`, `times`, `conditions`, `updates`, `row`",
             ),
             (
                 "action = \"drop\"",

@@ -70,6 +70,9 @@ impl Machine {
                 "segment", self.times[segment.time].name
             ));
         }
+        if self.shares_overflow {
+            lines.push(format!("{:<12}shared", "overflow"));
+        }
         for (title, entries) in groups {
             let titles = std::iter::once(title).chain(std::iter::repeat(""));
             for (title, (name, text)) in titles.zip(entries) {
@@ -169,6 +172,7 @@ initial     ZERO
 fresh       now - window
 forget      now > register + rest
 segment     regeneration
+overflow    shared
 times       regeneration  1s
             depth         4s
             window        5s
