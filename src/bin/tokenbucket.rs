@@ -1,0 +1,144 @@
+//! tokenbucket: `--help` says what it does, docs/tokenbucket.md how.
+
+use std::io::{self, IsTerminal, Write};
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use netbpf::failure;
+use netbpf::netlink::{LinkWatch, Netlink};
+use netbpf::port::{self, Port};
+use netbpf::preflight;
+use netbpf::privilege::{self, Cap, Scope};
+use netbpf::session::{self, Event, Session};
+use netbpf::tc::Method;
+use netbpf::tokenbucket::{Arguments, Attached, Metering, Reporter, Simulation, labels};
+
+const NAME: &str = "tokenbucket";
+
+fn main() -> ExitCode {
+    match failure::parse::<Arguments>(NAME) {
+        Ok(arguments) => failure::conclude(NAME, session::settle(run(&arguments))),
+        Err(code) => code,
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let machine = arguments.machine()?;
+    if arguments.show_xfsm {
+        writeln!(io::stdout(), "{machine}")?;
+        return Ok(());
+    }
+    let mut session = Session::start(arguments.session())?;
+    arguments.common.quieten_libbpf();
+    privilege::require(arguments.capabilities())?;
+    if let Some(command) = &arguments.command {
+        return command.run();
+    }
+    preflight::kernel_floor()?;
+    if arguments.simulated() {
+        simulate(arguments, &mut session)
+    } else {
+        limit(arguments, &mut session)
+    }
+}
+
+/// Three senders and a receiver, until Enter.
+fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
+    let mut simulation = Simulation::build(arguments, session)?;
+    let mut object = MaybeUninit::uninit();
+    let config = arguments.configure(simulation.ports()?)?;
+    let mut metering = Metering::load(config, None, &mut object)?;
+    let method = metering.attach(arguments.common.method())?;
+    arguments.common.say(format_args!("attached by {method}"));
+    simulation.start_traffic()?;
+
+    let mut reporter = Reporter::new(arguments.common.json);
+    let watched = if arguments.demo {
+        simulation.demonstrate(session)
+    } else {
+        let introduced = simulation.introduce();
+        introduced.and_then(|()| {
+            watch(
+                arguments,
+                session,
+                &mut metering,
+                &mut reporter,
+                Some(&simulation),
+            )
+        })
+    };
+    let outcome = watched.and(simulation.conclude(metering.maps().rule()?));
+    let concluded = reporter.conclude(metering.maps(), metering.sweeper());
+    drop(metering);
+    outcome.and(simulation.close()).and(concluded)
+}
+
+/// On interfaces that are there.
+fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
+    let ports = find_ports(arguments)?;
+    let _locks = port::claim(NAME, &ports)?;
+    port::remove_leftovers(NAME, &ports.iter().collect::<Vec<_>>(), &labels())?;
+    let predecessor = Attached::predecessor(&ports, arguments.pinned())?;
+    let predecessor = predecessor.as_ref();
+    port::warn(&ports)?;
+    let mut object = MaybeUninit::uninit();
+    let config = arguments.configure(ports)?;
+    let mut metering = Metering::load(config, predecessor, &mut object)?;
+    session.check()?;
+    let how = arguments.common.method();
+    let method = if arguments.pinned() {
+        metering.attach_to_stay(how, arguments.pin_legacy, predecessor)?
+    } else {
+        metering.attach(how)?
+    };
+    arguments.common.say(format_args!("attached by {method}"));
+    let mut reporter = Reporter::new(arguments.common.json);
+    let needed: &[Cap] = match method {
+        Method::Tcx => &[],
+        Method::Clsact => &[Cap::NetAdmin],
+    };
+    privilege::drop_after_attach(needed, Scope::Process)?;
+    eprintln!("{}", metering.config());
+    if io::stdin().is_terminal() {
+        eprintln!("Press enter when finished");
+    }
+
+    let watched = watch(arguments, session, &mut metering, &mut reporter, None);
+    metering.detach();
+    if arguments.pinned() {
+        eprintln!("it stays attached: tokenbucket status, set or detach --iface");
+    }
+    let concluded = reporter.conclude(metering.maps(), metering.sweeper());
+    watched.and(concluded)
+}
+
+/// The interfaces that the command line names.
+fn find_ports(arguments: &Arguments) -> Result<Vec<Port>> {
+    let mut netlink = Netlink::open()?;
+    let links = port::expand(&mut netlink, &arguments.iface)?;
+    let roles: Vec<_> = links.iter().map(|link| (link, "to be limited")).collect();
+    port::check_roles(&roles, &netlink.links()?)?;
+    links.iter().map(Port::try_from).collect()
+}
+
+/// Until the session ends, or an interface does.
+fn watch(
+    arguments: &Arguments,
+    session: &mut Session,
+    metering: &mut Metering<'_>,
+    reporter: &mut Reporter,
+    simulation: Option<&Simulation>,
+) -> Result<()> {
+    let mut links = LinkWatch::over(&metering.config().links()?)?;
+    let reason = session.attend(&mut links, |event| match event {
+        Event::Second => {
+            simulation.map_or(Ok(()), Simulation::check)?;
+            metering.tend()
+        }
+        Event::Tick => reporter.interim(metering.maps(), metering.sweeper()),
+        _ => Ok(()),
+    })?;
+    arguments.common.say(format_args!("ending: {reason}"));
+    Ok(io::stdout().flush()?)
+}

@@ -1,0 +1,314 @@
+//! The program of tokenbucket in the kernel: loaded, attached, tended.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, ProgramInput};
+
+use super::attached::Attached;
+use super::config::Config;
+use super::key::By;
+use super::maps::{Maps, OVERFLOW_CELLS};
+use super::pins::Pins;
+use super::rule::Rule;
+use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuilder, types};
+use super::sweep::Sweeper;
+use crate::Failure;
+use crate::map_value;
+use crate::policer::Tick;
+use crate::tc::{self, Attacher, Attachment, Direction, Method};
+
+/// The program and its twin for interfaces without an Ethernet header.
+pub(super) const STEM: &str = "tokenbucket";
+
+/// The loaded program and its maps; it is attached as long as this lives.
+pub struct Metering<'obj> {
+    // Attachments go before the program and the maps that they use.
+    attachments: Vec<Attachment>,
+    skeleton: TokenbucketSkel<'obj>,
+    maps: Maps,
+    sweeper: Sweeper,
+    config: Config,
+}
+
+impl<'obj> Metering<'obj> {
+    /// Loads the program; where it takes over from another one it goes on with what that knows. Nothing
+    /// is attached yet.
+    pub fn load(
+        config: Config,
+        predecessor: Option<&Attached>,
+        object: &'obj mut MaybeUninit<OpenObject>,
+    ) -> Result<Metering<'obj>> {
+        let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
+        let mut open = TokenbucketSkelBuilder::default().open(object)?;
+        let seed = match predecessor {
+            Some(Attached { maps, .. }) => maps.knobs.seed,
+            None => u32::from_ne_bytes(netsetup::random::bytes()?),
+        };
+        size_maps(&mut open, &config)?;
+        set_knobs(&mut open, &config, seed)?;
+        if let Some(predecessor) = predecessor {
+            check_heritage(&open, predecessor)?;
+            inherit(&mut open, &predecessor.maps)?;
+        }
+        let programs: Vec<String> = config.ports.iter().map(|port| port.program(STEM)).collect();
+        for mut program in open.open_object_mut().progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            program.set_autoload(programs.contains(&name) || name == "read_clock");
+        }
+        let skeleton = open.load().context("load the BPF program")?;
+        let maps = Maps::among(handles(&skeleton)?)?;
+        let mut figures = config
+            .rule
+            .figures(&config.machine, config.count_segments, tick)?;
+        figures.ns_at_tick_0 = ns_at_tick_0(&skeleton, tick)?;
+        maps.begin_with(figures)?;
+        for net in &config.exempt {
+            let nets = &skeleton.maps.exempt_nets;
+            nets.update(&net.map_key(), &[1], MapFlags::ANY)?;
+        }
+        Ok(Metering {
+            attachments: Vec::new(),
+            skeleton,
+            sweeper: Sweeper::new(&maps)?,
+            maps,
+            config,
+        })
+    }
+
+    /// Attaches the program everywhere.
+    pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
+        let method = match method {
+            Some(method) => method,
+            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
+        };
+        let attacher = Attacher::new(method);
+        for (port, direction) in self.config.placements() {
+            let attachment = attacher
+                .attach(
+                    self.program(&port.program(STEM)),
+                    &label_of(direction),
+                    port.ifindex,
+                    direction,
+                )
+                .with_context(|| format!("attach to {} {direction}", port.name))?;
+            self.attachments.push(attachment);
+        }
+        Ok(method)
+    }
+
+    /// Attaches the program to stay, or puts it in the place of the one that it takes over from: no packet
+    /// passes in between.
+    pub fn attach_to_stay(
+        &mut self,
+        method: Option<Method>,
+        legacy: bool,
+        predecessor: Option<&Attached>,
+    ) -> Result<Method> {
+        let Some(port) = self.config.ports.first() else {
+            bail!("no interface to attach to");
+        };
+        let pins = Pins::of(&port.name);
+        let mut method = match method {
+            Some(method) => method,
+            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
+        };
+        pins.keep_maps(&self.maps, legacy)?;
+        for (port, direction) in self.config.placements() {
+            let program = self.program(&port.program(STEM));
+            if let Some(link) = pins.open_link(direction)? {
+                let replaced = tc::replace_program(link.as_fd(), program);
+                replaced.with_context(|| format!("replace the program at {}", port.name))?;
+                method = Method::Tcx;
+                continue;
+            }
+            if predecessor.is_some() {
+                method = Method::Clsact; // a filter is replaced by one with its label
+            }
+            let label = pinned_label_of(direction);
+            let attachment = Attacher::new(method).attach(program, &label, port.ifindex, direction);
+            let attachment =
+                attachment.with_context(|| format!("attach to {} {direction}", port.name))?;
+            pins.keep(attachment, direction)?;
+        }
+        Ok(method)
+    }
+
+    fn program(&self, name: &str) -> BorrowedFd<'_> {
+        let programs = &self.skeleton.progs;
+        if name == STEM {
+            programs.tokenbucket.as_fd()
+        } else {
+            programs.tokenbucket_raw.as_fd()
+        }
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it counts.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// Who is known, and for how long.
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
+    /// Takes the program off again. Counters can still be read.
+    pub fn detach(&mut self) {
+        self.attachments.clear();
+    }
+
+    /// To be called about once a second: keeps room in the table.
+    pub fn tend(&mut self) -> Result<()> {
+        self.sweeper.tend(&self.maps)
+    }
+}
+
+/// What tells a program of ours from all others where it is a filter.
+fn label_of(direction: Direction) -> String {
+    format!("tokenbucket/{direction}")
+}
+
+/// The labels of programs that end with their process.
+pub fn labels() -> Vec<String> {
+    [Direction::Ingress, Direction::Egress].map(label_of).into()
+}
+
+fn pinned_label_of(direction: Direction) -> String {
+    format!("tokenbucket/pinned/{direction}")
+}
+
+/// The labels of programs that stay.
+pub(super) fn pinned_labels() -> Vec<String> {
+    [Direction::Ingress, Direction::Egress]
+        .map(pinned_label_of)
+        .into()
+}
+
+/// What is known of flows can only be understood as it was meant.
+fn check_heritage(open: &OpenTokenbucketSkel<'_>, predecessor: &Attached) -> Result<()> {
+    let rodata = open.maps.rodata_data.as_ref();
+    let types::rodata { knobs, machine } = rodata.context("the object has no .rodata")?;
+    let Attached { port, maps, .. } = predecessor;
+    let old = &maps.knobs;
+    let differs = if (knobs.by, knobs.mask4, knobs.mask6) != (old.by, old.mask4, old.mask6) {
+        "--key"
+    } else if knobs.flows != old.flows {
+        "--max-entries"
+    } else if knobs.polices_bytes != old.polices_bytes {
+        "--rate (tokens or bytes)"
+    } else if !maps.machine()?.starts_with(map_value::bytes(machine)) {
+        "--xfsm"
+    } else {
+        return Ok(());
+    };
+    let text = format!(
+        "the tokenbucket pinned at {} was started with another {differs}, so what it knows of flows \
+         cannot be taken over; give the same, or end it first: tokenbucket detach --iface {}",
+        port.name, port.name
+    );
+    Err(Failure::Conflict(text).into())
+}
+
+fn inherit(open: &mut OpenTokenbucketSkel<'_>, from: &Maps) -> Result<()> {
+    let maps = &mut open.maps;
+    for (name, map) in [
+        ("state_table", &mut maps.state_table),
+        ("wide_state_table", &mut maps.wide_state_table),
+        ("cells", &mut maps.cells),
+        ("cells_taken", &mut maps.cells_taken),
+        ("free_cells", &mut maps.free_cells),
+        ("events", &mut maps.events),
+    ] {
+        map.reuse_fd(from.map(name)?.as_fd())
+            .with_context(|| format!("take over the map {name}"))?;
+    }
+    Ok(())
+}
+
+fn size_maps(open: &mut OpenTokenbucketSkel<'_>, config: &Config) -> Result<()> {
+    let entries = config.max_entries;
+    let maps = &mut open.maps;
+    let (used, unused) = if config.key.is_wide() {
+        (&mut maps.wide_state_table, &mut maps.state_table)
+    } else {
+        (&mut maps.state_table, &mut maps.wide_state_table)
+    };
+    used.set_max_entries(entries)?;
+    unused.set_max_entries(1)?;
+    maps.cells.set_max_entries(OVERFLOW_CELLS + entries)?;
+    maps.free_cells.set_max_entries(entries)?;
+    Ok(())
+}
+
+fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> Result<()> {
+    let rodata = open.maps.rodata_data.as_mut();
+    let rodata = rodata.context("the object has no .rodata")?;
+    let compiled = config.machine.compile(config.count_segments)?;
+    let by_tuple = config.key.by == By::Tuple;
+    let polices_bytes = matches!(config.rule, Rule::Bytes { .. });
+    let (mask4, mask6) = config.key.masks();
+    rodata.machine = compiled.machine;
+    rodata.knobs = types::knobs {
+        by: config.key.by as u8,
+        wide_keys: config.key.is_wide().into(),
+        polices_bytes: polices_bytes.into(),
+        counts_segments: config.count_segments.into(),
+        needs_transport: (by_tuple || compiled.needs_transport && !polices_bytes).into(),
+        dry_run: config.dry_run.into(),
+        have_exempt_nets: (!config.exempt.is_empty()).into(),
+        mask4,
+        mask6,
+        seed,
+        flows: config.max_entries,
+        ..rodata.knobs
+    };
+    Ok(())
+}
+
+fn handles(skeleton: &TokenbucketSkel<'_>) -> Result<Vec<MapHandle>> {
+    let maps = &skeleton.maps;
+    [
+        &maps.state_table,
+        &maps.wide_state_table,
+        &maps.cells,
+        &maps.free_cells,
+        &maps.cells_taken,
+        &maps.events,
+        &maps.rodata,
+        &maps.data,
+    ]
+    .into_iter()
+    .map(|map| Ok(MapHandle::try_from(map)?))
+    .collect()
+}
+
+/// The monotonic clock when the tick counter was 0. (The kernel moves the one by whole ticks of the
+/// other.)
+fn ns_at_tick_0(skeleton: &TokenbucketSkel<'_>, tick: Tick) -> Result<i64> {
+    // Some kernels refuse a frame without anything behind its Ethernet header.
+    let any_frame = [0; 64];
+    let input = ProgramInput {
+        data_in: Some(&any_frame),
+        ..Default::default()
+    };
+    let program = &skeleton.progs.read_clock;
+    program.test_run(input).context("run read_clock")?;
+    let bss = skeleton.maps.bss_data.as_ref();
+    let bss = bss.context("the object has no .bss")?;
+    // SAFETY: two u64 of the BPF program's globals, mapped as long as the skeleton lives.
+    let (ticks, ns) = unsafe {
+        (
+            (&raw const bss.clock_ticks).read_volatile(),
+            (&raw const bss.clock_ns).read_volatile(),
+        )
+    };
+    Ok(ns.wrapping_sub(ticks.wrapping_mul(tick.ns)).cast_signed())
+}

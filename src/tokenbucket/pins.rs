@@ -1,0 +1,183 @@
+//! What keeps a token bucket in the kernel when its process has ended: files in the BPF file system.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapHandle};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::maps::{INHERITED, Maps, RODATA, RULEBOOK};
+use crate::Failure;
+use crate::tc::{self, Attachment, Direction};
+
+const ROOT: &str = "/sys/fs/bpf";
+/// Below the root, and below that a folder for each interface.
+const FOLDER: &str = "netbpf/tokenbucket";
+/// Where tc pinned the original's maps.
+const LEGACY_FOLDER: &str = "tc/globals";
+/// The original's names, and the maps that are called so now.
+const LEGACY_NAMES: [(&str, &str); 2] = [("state_table", "state_table"), ("xfsm_table", RODATA)];
+
+/// The pins of the instance at an interface.
+#[derive(Debug)]
+pub struct Pins {
+    folder: PathBuf,
+}
+
+impl Pins {
+    /// Whether they are there or not.
+    pub fn of(interface: &str) -> Pins {
+        Pins {
+            folder: Path::new(ROOT).join(FOLDER).join(interface),
+        }
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether any are there.
+    pub fn are_there(&self) -> bool {
+        self.folder.exists()
+    }
+
+    /// Where the link of this side is pinned.
+    fn link(&self, direction: Direction) -> PathBuf {
+        self.folder.join(format!("link_{direction}"))
+    }
+
+    /// The link of this side; none where filters are what is attached.
+    pub fn open_link(&self, direction: Direction) -> Result<Option<OwnedFd>> {
+        let path = self.link(direction);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let link = tc::open_pinned(&path);
+        link.map(Some)
+            .with_context(|| format!("open {}", path.display()))
+    }
+
+    /// Pins the maps, in the place of those of a program that this one takes over from. To be done
+    /// before anything is attached to stay.
+    pub fn keep_maps(&self, maps: &Maps, legacy: bool) -> Result<()> {
+        check_file_system()?;
+        self.remove_legacy()?;
+        if legacy {
+            keep_legacy(maps)?;
+        }
+        make_folder(&self.folder)?;
+        for name in INHERITED.into_iter().chain([RODATA, RULEBOOK]) {
+            let path = self.folder.join(file_of(name));
+            remove_if_there(&path)?;
+            pin(maps.map(name)?.as_fd(), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pins under the original's names, if they are those of this instance.
+    fn remove_legacy(&self) -> Result<()> {
+        for (name, map) in LEGACY_NAMES {
+            let path = Path::new(ROOT).join(LEGACY_FOLDER).join(name);
+            let ours = MapHandle::from_pinned_path(self.folder.join(file_of(map)));
+            if ours.is_ok_and(|map| is_pin_of(&path, &map)) {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets an attachment stay.
+    pub fn keep(&self, attachment: Attachment, direction: Direction) -> Result<()> {
+        let path = self.link(direction);
+        let kept = attachment.keep(&path);
+        kept.with_context(|| format!("pin {}", path.display()))
+    }
+
+    /// Removes them, and the folders that nothing else is in. Links go first: nothing is limited by a
+    /// program that is half gone.
+    pub fn remove(&self) -> Result<()> {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            remove_if_there(&self.link(direction))?;
+        }
+        self.remove_legacy()?;
+        for name in INHERITED.into_iter().chain([RODATA, RULEBOOK]) {
+            remove_if_there(&self.folder.join(file_of(name)))?;
+        }
+        for folder in [&self.folder, &Path::new(ROOT).join(LEGACY_FOLDER)] {
+            for folder in folder
+                .ancestors()
+                .take_while(|path| *path != Path::new(ROOT))
+            {
+                // Fails where something else is in it, which is as it should be.
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pins the maps that the original had under its names. Whoever else has them there keeps them.
+fn keep_legacy(maps: &Maps) -> Result<()> {
+    let folder = Path::new(ROOT).join(LEGACY_FOLDER);
+    let mut pins = Vec::new();
+    for (name, map) in LEGACY_NAMES {
+        let path = folder.join(name);
+        if path.exists() {
+            let text = format!(
+                "{} is there already and is another map; remove it, or use --pin",
+                path.display()
+            );
+            return Err(Failure::Conflict(text).into());
+        }
+        pins.push((path, maps.map(map)?));
+    }
+    make_folder(&folder)?;
+    pins.iter()
+        .try_for_each(|(path, map)| pin(map.as_fd(), path))
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))
+}
+
+/// File names for maps of global data: the BPF file system has no names with dots.
+fn file_of(map: &str) -> &str {
+    match map {
+        RODATA => "xfsm_table",
+        RULEBOOK => "rulebook",
+        name => name,
+    }
+}
+
+fn check_file_system() -> Result<()> {
+    let kind = statfs(ROOT).map(|stat| stat.filesystem_type());
+    if kind == Ok(BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    let text = format!("pins need the BPF file system: mount -t bpf bpf {ROOT}");
+    Err(Failure::Kernel(text).into())
+}
+
+fn pin(object: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    tc::pin(object, path).with_context(|| format!("pin {}", path.display()))
+}
+
+fn is_pin_of(path: &Path, map: &MapHandle) -> bool {
+    let id = |map: &MapHandle| map.info().map(|info| info.info.id).ok();
+    MapHandle::from_pinned_path(path).is_ok_and(|pinned| id(&pinned) == id(map))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

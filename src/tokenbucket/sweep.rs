@@ -1,0 +1,78 @@
+//! Keeps room in the table: flows that say no more than new ones are removed when it fills.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::maps::Maps;
+use super::word::Reader;
+
+/// Looking through the table takes so many times less than what is left to others.
+const SHARE_OF_TIME: u32 = 10;
+
+/// Removes flows, and gives their cells to new ones a while later.
+#[derive(Debug)]
+pub struct Sweeper {
+    /// Entries that were removed, of those that the program has made.
+    removed: u64,
+    /// Cells that were taken back and may still be used by a packet that is just being judged.
+    resting: Vec<u32>,
+    not_before: Instant,
+}
+
+impl Sweeper {
+    /// For the maps of a program that has just been loaded, or of one that has run for long.
+    pub fn new(maps: &Maps) -> Result<Sweeper> {
+        let mut listed = 0;
+        maps.for_each_flow(|_| listed += 1)?;
+        Ok(Sweeper {
+            removed: maps.events()?.flows.saturating_sub(listed),
+            resting: Vec::new(),
+            not_before: Instant::now(),
+        })
+    }
+
+    /// Flows in the table.
+    pub fn flows(&self, maps: &Maps) -> Result<u64> {
+        Ok(maps.events()?.flows.saturating_sub(self.removed))
+    }
+
+    /// Flows that were removed since they said nothing any more.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// To be called about once a second.
+    pub fn tend(&mut self, maps: &Maps) -> Result<()> {
+        for cell in std::mem::take(&mut self.resting) {
+            maps.hand_back(cell)?;
+        }
+        let now = Instant::now();
+        if now < self.not_before || self.flows(maps)? * 4 < u64::from(maps.room()) * 3 {
+            return Ok(());
+        }
+        self.sweep(maps)?;
+        self.not_before = Instant::now() + now.elapsed() * SHARE_OF_TIME;
+        Ok(())
+    }
+
+    fn sweep(&mut self, maps: &Maps) -> Result<()> {
+        let reader = Reader::now(maps)?;
+        let mut gone = Vec::new();
+        maps.for_each_flow(|entry| {
+            let word = maps.cells.word(entry.cell);
+            // 0: whoever took it back was killed before he could remove it.
+            if word == 0 || reader.says_nothing(word) {
+                gone.push((entry.key.to_vec(), entry.cell, word));
+            }
+        })?;
+        for (key, cell, word) in gone {
+            if word == 0 || maps.cells.exchange(cell, word, 0) {
+                maps.remove(&key)?;
+                self.removed += 1;
+                self.resting.push(cell);
+            }
+        }
+        Ok(())
+    }
+}
