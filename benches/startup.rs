@@ -13,11 +13,18 @@ struct Tool {
     ready: &'static str,
 }
 
-const TOOLS: [Tool; 1] = [Tool {
-    name: "neighbor_sharing",
-    program: env!("CARGO_BIN_EXE_neighbor_sharing"),
-    ready: "Network ready",
-}];
+const TOOLS: [Tool; 2] = [
+    Tool {
+        name: "neighbor_sharing",
+        program: env!("CARGO_BIN_EXE_neighbor_sharing"),
+        ready: "Network ready",
+    },
+    Tool {
+        name: "tokenbucket",
+        program: env!("CARGO_BIN_EXE_tokenbucket"),
+        ready: "Network ready",
+    },
+];
 
 const RUNS: usize = 15;
 /// Beyond this it hangs: there is nothing to measure.
