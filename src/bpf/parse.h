@@ -180,7 +180,9 @@ static __always_inline int parse_ipv6(struct cursor *cur, struct ipv6hdr **heade
  * fragment other than the first, which has no transport header; IPPROTO_NONE where there is none. */
 static __always_inline int parse_extensions(struct cursor *cur, int next)
 {
-	for (int passed = 0;; passed++) {
+	/* Unrolled: older kernels (6.1) refuse a loop whose way back falls through into its head. */
+#pragma unroll
+	for (int passed = 0; passed <= MAX_EXTENSIONS; passed++) {
 		struct extension *ext = cur->pos;
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
@@ -199,6 +201,7 @@ static __always_inline int parse_extensions(struct cursor *cur, int next)
 		}
 		next = ext->next;
 	}
+	return PARSE_FAILED;
 }
 
 /* Parses link and network header. Returns 0, or PARSE_FAILED for what ends too early or says of
