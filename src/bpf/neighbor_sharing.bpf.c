@@ -123,7 +123,7 @@ struct learned {
 	__u64 seen; /* tick of the last packet with this source from its owner */
 };
 
-/* An owner that this CPU found a moment ago. */
+/* An owner that this CPU found a moment ago, or that there was none (port 0). */
 struct recent {
 	__u64 tick; /* when; in any other tick it says nothing */
 	__be32 ip;
@@ -170,7 +170,7 @@ struct {
 	__type(value, struct learned);
 } learned_ips6 SEC(".maps");
 
-/* IPv4 owners that were found in this very tick, direct-mapped by a hash of the address. Where packets
+/* IPv4 owners that were looked up in this very tick, direct-mapped by a hash of the address. Where packets
  * come thick, this spares nearly all of them the look-up, the dearest thing that they would do. What
  * changes in learned_ips shows a tick later at most (4 ms at HZ=250), so nothing has to be recalled. */
 #define RECENT_BITS 8
@@ -329,6 +329,13 @@ static __always_inline void remember(struct recent *recent, const struct in6_add
 	recent->owner = owner;
 }
 
+/* What is remembered may be about to change. */
+static __always_inline void forget(struct recent *recent)
+{
+	if (recent)
+		recent->tick--;
+}
+
 /* Who owns an address? False where nobody does. */
 static __always_inline bool find_owner(const struct packet *packet, const struct in6_addr *ip,
 				       struct owner *owner)
@@ -338,12 +345,16 @@ static __always_inline bool find_owner(const struct packet *packet, const struct
 	struct learned *entry;
 
 	if (is_recent(recent, ip, now)) {
+		if (!recent->owner.port)
+			return false;
 		*owner = recent->owner;
 		return true;
 	}
 	entry = look_up(packet, ip);
-	if (!entry)
+	if (!entry) {
+		remember(recent, ip, (struct owner){}, now, false);
 		return false;
+	}
 	*owner = entry->owner;
 	remember(recent, ip, *owner, now, false);
 	return true;
@@ -541,8 +552,10 @@ static __always_inline __u32 slot_of_source(struct packet *packet, __u32 ifindex
 	    recent->owner.port == ifindex)
 		return recent->owner.slot;
 	entry = look_up(packet, &packet->source);
-	if (!entry || entry->owner.port != ifindex)
+	if (!entry || entry->owner.port != ifindex) {
+		forget(recent);
 		return settle(packet, ifindex);
+	}
 	if (entry->seen != now) /* spares other CPUs the cache line */
 		entry->seen = now;
 	remember(recent, &packet->source, entry->owner, now, true);
