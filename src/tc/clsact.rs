@@ -26,6 +26,8 @@ pub enum Owner {
     Somebody,
 }
 
+const OWNERS: [Owner; 2] = [Owner::Us, Owner::Somebody];
+
 impl Owner {
     /// The priority of our filters on his qdisc: early, so that few filters can end the chain before
     /// ours.
@@ -58,6 +60,12 @@ impl Filter {
     ) -> Result<Filter> {
         let mut netlink = Netlink::open()?;
         let filter = |owner| Filter::new(ifindex, direction, label, owner);
+        if let Some(whose) = predecessor(&mut netlink, ifindex, direction, label)? {
+            // Elsewhere it would run beside the one that is there, not in its place.
+            let owner = owner.filter(|owner| **owner == whose);
+            let next = filter(owner.unwrap_or_else(|| Rc::new(whose)));
+            return next.replace(&mut netlink, program);
+        }
         if owner.is_none() && !has_clsact(&mut netlink, ifindex)? {
             let first = filter(Rc::new(Owner::Us));
             if let Some(first) = first.attach_with_qdisc(&mut netlink, program)? {
@@ -73,10 +81,7 @@ impl Filter {
     pub(super) fn new(ifindex: u32, direction: Direction, label: &str, owner: Rc<Owner>) -> Filter {
         let listed = netlink::Filter {
             ifindex,
-            parent: match direction {
-                Direction::Ingress => CLSACT_INGRESS,
-                Direction::Egress => CLSACT_EGRESS,
-            },
+            parent: parent_of(direction),
             kind: "bpf".into(),
             priority: owner.priority(),
             handle: handle_of(label),
@@ -108,6 +113,19 @@ impl Filter {
         match put {
             Ok(()) => Ok(self),
             Err(refusal) => Err(self.not_put(netlink, refusal)),
+        }
+    }
+
+    /// Puts the program into the filter of this place that is there. Where that is refused, the filter
+    /// stays as it was.
+    fn replace(self, netlink: &mut Netlink, program: BorrowedFd<'_>) -> Result<Filter> {
+        match netlink.change([self.put(program)])? {
+            [Ok(())] => Ok(self),
+            [Err(refusal)] => {
+                let error = self.not_put(netlink, refusal);
+                std::mem::forget(self);
+                Err(error)
+            }
         }
     }
 
@@ -181,12 +199,38 @@ impl Drop for Filter {
     }
 }
 
+/// On whose qdisc the filter is that this side of an interface has under that label; none: there is no
+/// such filter.
+fn predecessor(
+    netlink: &mut Netlink,
+    ifindex: u32,
+    direction: Direction,
+    label: &str,
+) -> Result<Option<Owner>> {
+    let filters = netlink.tc_filters(ifindex, parent_of(direction))?;
+    let is_ours = |filter: &netlink::Filter, owner: Owner| {
+        filter.kind == "bpf"
+            && filter.protocol == ANY_PROTOCOL
+            && (filter.priority, filter.handle) == (owner.priority(), handle_of(label))
+    };
+    Ok(OWNERS
+        .into_iter()
+        .find(|owner| filters.iter().any(|filter| is_ours(filter, *owner))))
+}
+
+fn parent_of(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => CLSACT_INGRESS,
+        Direction::Egress => CLSACT_EGRESS,
+    }
+}
+
 /// Removes the filters that a killed run left at an interface under any of these labels, and its
 /// clsact qdisc where that run had made it and nothing else is in it. Says whether there were any.
 /// The caller knows that no living process has them.
 pub fn remove_leftovers(netlink: &mut Netlink, ifindex: u32, labels: &[String]) -> Result<bool> {
     let handles: Vec<u32> = labels.iter().map(|label| handle_of(label)).collect();
-    let priorities = [Owner::Us, Owner::Somebody].map(Owner::priority);
+    let priorities = OWNERS.map(Owner::priority);
     let mut ours = filters(netlink, ifindex)?;
     ours.retain(|filter| {
         filter.kind == "bpf"

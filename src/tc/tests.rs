@@ -350,6 +350,41 @@ fn under_one_label_there_is_one_filter() {
     });
 }
 
+/// As when a pinned program is taken over: the next process knows of no filter of ours.
+#[test]
+fn the_next_process_replaces_the_filter_whoever_made_the_qdisc() {
+    let name = "the_next_process_replaces_the_filter_whoever_made_the_qdisc";
+    with_wan0(name, |sandbox, ifindex| {
+        let attacher = || Attacher::new(Method::Clsact);
+        for (whose, priority) in [("ours", "pref 7"), ("somebody's", "pref 8")] {
+            if whose == "somebody's" {
+                tc("qdisc add dev wan0 clsact");
+            }
+            let without = sandbox.snapshot();
+            kill_9(attach(&attacher(), "tool/program", Ingress));
+            let other_side = attach(&attacher(), "tool/program", Egress);
+            let before = filters("ingress");
+            let next = attach(&attacher(), "tool/program", Ingress);
+            let after = filters("ingress");
+            assert_eq!(after.matches("tool/program").count(), 1, "{whose}: {after}");
+            assert!(after.contains(priority), "{whose}: {after}");
+            assert_ne!(before, after, "the program is another one");
+
+            // What is refused leaves it as it is.
+            let before = sandbox.snapshot();
+            let no_program = step("open /dev/null", File::open("/dev/null"));
+            let refused = attacher().attach(no_program.as_fd(), "tool/program", ifindex, Ingress);
+            assert!(refused.is_err(), "attached a file");
+            before.assert_same(&sandbox.snapshot(), "after the refusal");
+
+            drop(other_side);
+            drop(next);
+            without.assert_same(&sandbox.snapshot(), whose);
+        }
+        tc("qdisc delete dev wan0 clsact");
+    });
+}
+
 /// Killed in the middle of attaching or detaching, which take one system call each.
 #[test]
 fn a_qdisc_of_ours_is_never_without_filter() {
