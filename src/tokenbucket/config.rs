@@ -55,8 +55,15 @@ impl Config {
         self.ports.iter().flat_map(both)
     }
 
+    /// What is about to be taken.
+    pub fn room(&self) -> String {
+        let memory = self.memory().div_ceil(1 << 20);
+        let flows = self.max_entries;
+        format!("Taking {memory} MiB of kernel memory for a table of {flows} flows")
+    }
+
     /// Bytes of kernel memory that the tables take, for as long as they are there.
-    pub fn memory(&self) -> u64 {
+    fn memory(&self) -> u64 {
         // An element of a hash table has a header of 48 bytes and a place among the buckets; the
         // cells and the stack of free ones are plain arrays.
         const HEADER: u64 = 48;
@@ -80,8 +87,6 @@ impl fmt::Display for Config {
             Rule::Machine => write!(f, "machine {}", self.machine.name())?,
             rule => write!(f, "{rule}")?,
         }
-        let memory = self.memory().div_ceil(1 << 20);
-        write!(f, "; room for {} flows ({memory} MiB)", self.max_entries)?;
         if self.dry_run {
             write!(f, " (dry run: nothing is dropped)")?;
         }
