@@ -14,6 +14,7 @@ pub mod port;
 pub mod preflight;
 pub mod privilege;
 pub mod rate;
+mod report;
 pub mod session;
 pub mod tc;
 pub mod tokenbucket;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::report::{Events, PortReport, Report};
 use super::{Class, PerWay, Way};
 use crate::notation::{bits_per_second, bytes, grouped, span};
+use crate::report::{dropped, notes, skipped_reports};
 
 /// Addresses in the picture; the JSON report has all of them.
 const TOP: usize = 8;
@@ -13,65 +14,56 @@ const TOP: usize = 8;
 impl Events {
     /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let mut note = |count: u64, text: &str| {
-            if count > 0 {
-                notes.push(format!("{} {text}", grouped(count)));
-            }
-        };
-        note(
-            self.lost_race,
-            "packets dropped because other CPUs were quicker at the bucket",
-        );
-        note(
-            self.claim_by_neighbor,
-            "packets of neighbors with an address of the LAN",
-        );
-        note(
-            self.claim_by_lan,
-            "packets of the LAN with an address of a neighbor",
-        );
-        note(
-            self.taken_over,
-            "addresses went to the other class after a long silence",
-        );
-        note(
-            self.neighbors_full,
-            "addresses of neighbors not learned: their share is used up",
-        );
-        note(
-            self.lan_full,
-            "addresses of the LAN not learned: their share is used up",
-        );
-        note(
-            self.outside_nets,
-            "packets on the wrong side of --neighbor-net",
-        );
-        note(
-            self.unknown_while_full,
-            "packets to unknown addresses while neighbors' share was full",
-        );
-        note(
-            self.tag_lost,
-            "uploads judged by interface: another classifier took their tag",
-        );
-        note(
-            self.table_errors,
-            "addresses not learned for an error of the table",
-        );
-        note(self.malformed, "packets that could not be parsed");
-        note(self.exempt, "packets exempt");
-        notes
+        notes([
+            (
+                self.lost_race,
+                "packets dropped because other CPUs were quicker at the bucket",
+            ),
+            (
+                self.claim_by_neighbor,
+                "packets of neighbors with an address of the LAN",
+            ),
+            (
+                self.claim_by_lan,
+                "packets of the LAN with an address of a neighbor",
+            ),
+            (
+                self.taken_over,
+                "addresses went to the other class after a long silence",
+            ),
+            (
+                self.neighbors_full,
+                "addresses of neighbors not learned: their share is used up",
+            ),
+            (
+                self.lan_full,
+                "addresses of the LAN not learned: their share is used up",
+            ),
+            (
+                self.outside_nets,
+                "packets on the wrong side of --neighbor-net",
+            ),
+            (
+                self.unknown_while_full,
+                "packets to unknown addresses while neighbors' share was full",
+            ),
+            (
+                self.tag_lost,
+                "uploads judged by interface: another classifier took their tag",
+            ),
+            (
+                self.table_errors,
+                "addresses not learned for an error of the table",
+            ),
+            (self.malformed, "packets that could not be parsed"),
+            (self.exempt, "packets exempt"),
+        ])
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dropped = if self.dry_run {
-            "would drop"
-        } else {
-            "dropped"
-        };
+        let dropped = dropped(self.dry_run);
         let (seconds, span) = (self.elapsed, self.interval);
         let last = if self.r#final {
             "in all".to_owned()
@@ -126,13 +118,7 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        if self.skipped_reports > 0 {
-            writeln!(
-                f,
-                "{} reports left out: nobody took the ones before",
-                grouped(self.skipped_reports)
-            )?;
-        }
+        f.write_str(&skipped_reports(self.skipped_reports))?;
         for note in self.events.notes() {
             writeln!(f, "{note}")?;
         }

@@ -9,14 +9,12 @@ use serde::Serialize;
 
 use super::table::FIRST_SLOT;
 use super::{Class, Counter, Forgotten, PerWay, Sharing, Way};
-use crate::output::Output;
 use crate::port::Port;
 use crate::rate::Rate;
+use crate::report::Printer;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.neighbor_sharing/1";
-/// How a run is ended, said wherever it waits for that.
-pub const PROMPT: &str = "Press enter when finished: ";
 
 /// The figures of one moment, counted from the start.
 #[derive(Clone, Debug, Serialize)]
@@ -101,20 +99,18 @@ pub(super) struct Events {
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
-    json: bool,
-    output: Output,
+    printer: Printer,
     started: Instant,
     last: Instant,
     last_bytes: HashMap<(Class, Way), u64>,
 }
 
 impl Reporter {
-    /// Starts counting time now. To be made before privileges are dropped: see [`Output::open`].
+    /// Starts counting time now. To be made before privileges are dropped: see [`Printer::new`].
     pub fn new(json: bool) -> Reporter {
         let now = Instant::now();
         Reporter {
-            json,
-            output: Output::open(),
+            printer: Printer::new(json),
             started: now,
             last: now,
             last_bytes: HashMap::new(),
@@ -124,12 +120,7 @@ impl Reporter {
     /// Prints what is counted so far.
     pub fn interim(&mut self, sharing: &Sharing<'_>) -> Result<()> {
         let report = self.take(sharing, false)?;
-        if self.json {
-            self.output.line(&serde_json::to_string(&report)?)?;
-        } else {
-            self.output.draw(&report.to_string(), PROMPT)?;
-        }
-        Ok(())
+        self.printer.interim(&report)
     }
 
     /// Prints the last word.
@@ -138,13 +129,7 @@ impl Reporter {
         self.last = self.started;
         self.last_bytes.clear();
         let report = self.take(sharing, true)?;
-        let words = if self.json {
-            serde_json::to_string(&report)? + "\n"
-        } else {
-            // What the user typed has moved the cursor, so an old picture stays where it is.
-            format!("\n{report}")
-        };
-        Ok(self.output.conclude(&words)?)
+        self.printer.conclude(&report)
     }
 
     fn take(&mut self, sharing: &Sharing<'_>, r#final: bool) -> Result<Report> {
@@ -192,7 +177,7 @@ impl Reporter {
             ports: ports(sharing)?,
             unknown_counts_as: sharing.unknown_counts_as(),
             events: events(sharing)?,
-            skipped_reports: self.output.skipped(),
+            skipped_reports: self.printer.skipped(),
         })
     }
 }

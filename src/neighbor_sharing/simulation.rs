@@ -6,10 +6,10 @@ use anyhow::Result;
 use netsetup::server::Kind;
 use netsetup::topology::neighbor_sharing::{self, Host, Network};
 
-use super::report::PROMPT;
 use super::{Arguments, Ports};
 use crate::netlink::{Link, Netlink};
 use crate::preflight;
+use crate::report::PROMPT;
 use crate::session::Session;
 
 /// Five hosts and a WAN host on a bridge; gone when it is dropped.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::report::{Passage, Passed, Report, Top};
 use crate::notation::{bytes, grouped};
+use crate::report::{dropped, notes, skipped_reports};
 
 /// Flows in a list of the picture; the JSON report has more.
 const TOP: usize = 8;
@@ -11,37 +12,28 @@ const TOP: usize = 8;
 impl Passed {
     /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let mut note = |count: u64, text: &str| {
-            if count > 0 {
-                notes.push(format!("{} {text}", grouped(count)));
-            }
-        };
-        note(
-            self.overflowed,
-            "packets of new flows found the table full and shared a bucket",
-        );
-        note(
-            self.lost_race,
-            "packets dropped because other CPUs were quicker at the bucket",
-        );
-        note(
-            self.table_errors,
-            "flows not entered for an error of the table",
-        );
-        note(self.malformed, "packets could not be parsed, and passed");
-        note(self.exempt, "packets exempt");
-        notes
+        notes([
+            (
+                self.overflowed,
+                "packets of new flows found the table full and shared a bucket",
+            ),
+            (
+                self.lost_race,
+                "packets dropped because other CPUs were quicker at the bucket",
+            ),
+            (
+                self.table_errors,
+                "flows not entered for an error of the table",
+            ),
+            (self.malformed, "packets could not be parsed, and passed"),
+            (self.exempt, "packets exempt"),
+        ])
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dropped = if self.dry_run {
-            "would drop"
-        } else {
-            "dropped"
-        };
+        let dropped = dropped(self.dry_run);
         let unit = if self.count_segments {
             "packets are wire segments"
         } else {
@@ -54,9 +46,9 @@ impl fmt::Display for Report {
         if let Some(seconds) = self.elapsed {
             write!(f, "{seconds:.1} s; ")?;
         }
-        writeln!(f, "{}, by {}; {unit}, bytes L2 frames", self.rule, self.key)?;
+        writeln!(f, "{}, by {}; rates and lists: {span}", self.rule, self.key)?;
         let (flows, room) = (grouped(self.flows), grouped(u64::from(self.room)));
-        writeln!(f, "flows {flows} of {room}; rates and lists: {span}")?;
+        writeln!(f, "flows {flows} of {room}; {unit}, bytes L2 frames")?;
         writeln!(
             f,
             "{:<10} {:>14} {:>10} {:>12}",
@@ -68,8 +60,8 @@ impl fmt::Display for Report {
             let (packets, bytes) = (grouped(total.packets), bytes(total.bytes));
             writeln!(f, "{name:<10} {packets:>14} {bytes:>10} {rate:>12}")?;
         }
-        write_list(f, "most passed", dropped, &self.top_passed)?;
-        write_list(f, "most dropped", dropped, &self.top_dropped)?;
+        write_list(f, "who passed most", dropped, &self.top_passed)?;
+        write_list(f, "who lost most", dropped, &self.top_dropped)?;
         if self.overflow.passed + self.overflow.dropped > 0 {
             let (passed, lost) = (
                 grouped(self.overflow.passed),
@@ -80,10 +72,7 @@ impl fmt::Display for Report {
                 "without a place in the table: {passed} passed, {lost} {dropped}"
             )?;
         }
-        if self.skipped_reports > 0 {
-            let skipped = grouped(self.skipped_reports);
-            writeln!(f, "{skipped} reports left out: nobody took the ones before")?;
-        }
+        f.write_str(&skipped_reports(self.skipped_reports))?;
         for note in self.events.notes() {
             writeln!(f, "{note}")?;
         }
@@ -91,14 +80,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// The name last: a 5-tuple of IPv6 is long.
 fn write_list(f: &mut fmt::Formatter<'_>, title: &str, dropped: &str, top: &[Top]) -> fmt::Result {
     if top.is_empty() {
         return Ok(());
     }
-    writeln!(f, "{title:<48} {:>14} {dropped:>14}", "passed")?;
+    writeln!(f, "{:>14} {dropped:>14}  {title}", "passed")?;
     for Top { flow, counts } in top.iter().take(TOP) {
         let (passed, lost) = (grouped(counts.passed), grouped(counts.dropped));
-        writeln!(f, "  {flow:<46} {passed:>14} {lost:>14}")?;
+        writeln!(f, "{passed:>14} {lost:>14}  {flow}")?;
     }
     Ok(())
 }

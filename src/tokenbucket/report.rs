@@ -11,12 +11,10 @@ use super::cells::Counts;
 use super::maps::{Events, Maps, Volume};
 use super::rule::Rule;
 use super::sweep::Sweeper;
-use crate::output::Output;
+use crate::report::Printer;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.tokenbucket/1";
-/// How a run is ended, said wherever it waits for that.
-pub const PROMPT: &str = "Press enter when finished: ";
 /// Flows in a list of the report.
 const TOP: usize = 20;
 
@@ -89,8 +87,7 @@ pub(super) struct Passed {
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
-    json: bool,
-    output: Output,
+    printer: Printer,
     started: Instant,
     last: Instant,
     last_events: Events,
@@ -99,12 +96,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Starts counting time now. To be made before privileges are dropped: see [`Output::open`].
+    /// Starts counting time now. To be made before privileges are dropped: see [`Printer::new`].
     pub fn new(json: bool) -> Reporter {
         let now = Instant::now();
         Reporter {
-            json,
-            output: Output::open(),
+            printer: Printer::new(json),
             started: now,
             last: now,
             last_events: Events::default(),
@@ -115,12 +111,7 @@ impl Reporter {
     /// Prints what is counted so far.
     pub fn interim(&mut self, maps: &Maps, sweeper: &Sweeper) -> Result<()> {
         let report = self.take(maps, sweeper, false)?;
-        if self.json {
-            self.output.line(&serde_json::to_string(&report)?)?;
-        } else {
-            self.output.draw(&report.to_string(), PROMPT)?;
-        }
-        Ok(())
+        self.printer.interim(&report)
     }
 
     /// Prints the last word.
@@ -130,13 +121,7 @@ impl Reporter {
         self.last_events = Events::default();
         self.last_counts.clear();
         let report = self.take(maps, sweeper, true)?;
-        let words = if self.json {
-            serde_json::to_string(&report)? + "\n"
-        } else {
-            // What the user typed has moved the cursor, so an old picture stays where it is.
-            format!("\n{report}")
-        };
-        Ok(self.output.conclude(&words)?)
+        self.printer.conclude(&report)
     }
 
     /// Prints what a program has counted that another process has loaded.
@@ -148,12 +133,7 @@ impl Reporter {
             dropped: without_rate(maps.events()?.dropped),
             ..self.take(maps, sweeper, false)?
         };
-        let words = if self.json {
-            serde_json::to_string(&report)? + "\n"
-        } else {
-            report.to_string()
-        };
-        Ok(self.output.conclude(&words)?)
+        self.printer.single(&report)
     }
 
     /// The figures of now.
@@ -214,7 +194,7 @@ impl Reporter {
                 lost_race,
                 table_errors,
             },
-            skipped_reports: self.output.skipped(),
+            skipped_reports: self.printer.skipped(),
         })
     }
 

@@ -9,11 +9,11 @@ use netsetup::topology::tokenbucket::{self, Network};
 use serde::Serialize;
 
 use super::arguments::Arguments;
-use super::report::PROMPT;
 use super::rule::Rule;
 use super::traffic::{Tally, Traffic};
 use crate::netlink::Netlink;
 use crate::port::Port;
+use crate::report::PROMPT;
 use crate::session::{Ended, Event, Session};
 
 /// How long the demonstration sends.
