@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use super::report::{Passage, Passed, Report, Top};
+use super::report::{Passage, PassedOver, Report, Top};
 use crate::notation::{bytes, grouped};
 use crate::report::{dropped, notes, skipped_reports};
 
 /// Flows in a list of the picture; the JSON report has more.
 const TOP: usize = 8;
 
-impl Passed {
+impl PassedOver {
     /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
     fn notes(&self) -> Vec<String> {
         notes([

@@ -49,7 +49,7 @@ pub struct Report {
     pub(super) top_dropped: Vec<Top>,
     /// What flows counted that found the table full.
     pub(super) overflow: Counts,
-    pub(super) events: Passed,
+    pub(super) events: PassedOver,
     /// Reports that were left out because nobody took the ones before.
     pub(super) skipped_reports: u64,
 }
@@ -73,7 +73,7 @@ pub(super) struct Top {
 
 /// Whatever was passed over, given up or lost.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Passed {
+pub(super) struct PassedOver {
     pub(super) flows: u64,
     pub(super) not_ip: u64,
     pub(super) exempt: u64,
@@ -184,7 +184,7 @@ impl Reporter {
             top_passed: lists.passed,
             top_dropped: lists.dropped,
             overflow: maps.overflow(),
-            events: Passed {
+            events: PassedOver {
                 flows,
                 not_ip,
                 exempt,
