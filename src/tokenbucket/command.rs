@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netsetup::instance::Instance;
@@ -15,15 +14,12 @@ use super::pins::Pins;
 use super::report::Reporter;
 use super::rule::Rule;
 use super::skeleton::types;
-use super::sweep::Sweeper;
+use super::sweep::{REST, Sweeper};
 use super::word::Reader;
 use crate::Failure;
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::policer::Tick;
-
-/// As long as a packet may be under way that has found a flow which is being removed.
-const REST: Duration = Duration::from_millis(50);
 
 impl Command {
     /// Does it.

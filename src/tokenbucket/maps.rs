@@ -1,7 +1,7 @@
 //! The maps of a token bucket in the kernel: of this process, or of another that has loaded it. All of
 //! this works without any capability once they are open (kernel 5.19 and later).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::mem::offset_of;
 
@@ -202,6 +202,25 @@ impl Maps {
         let value = cell.to_ne_bytes();
         let result = self.map("free_cells")?.update(&[], &value, MapFlags::ANY);
         result.with_context(|| format!("hand back cell {cell}"))
+    }
+
+    /// Takes every cell from the stack that new flows are given from.
+    pub(super) fn take_free_cells(&self) -> Result<BTreeSet<u32>> {
+        let stack = self.map("free_cells")?;
+        let mut cells = BTreeSet::new();
+        while let Some(cell) = stack.lookup_and_delete(&[]).context("take a free cell")? {
+            cells.insert(map_value::read(&cell)?);
+        }
+        Ok(cells)
+    }
+
+    /// How many cells have ever been a flow's.
+    pub(super) fn cells_taken(&self) -> Result<u32> {
+        let taken = self.map("cells_taken")?;
+        let value = taken.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+        let taken: u32 = map_value::read(&value.context("the count is in the map")?)?;
+        // CPUs that find the last one at once count on.
+        Ok(taken.min(self.knobs.flows))
     }
 
     /// The figures that the program goes by.

@@ -14,7 +14,7 @@ use super::maps::{Maps, OVERFLOW_CELLS};
 use super::pins::Pins;
 use super::rule::Rule;
 use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuilder, types};
-use super::sweep::Sweeper;
+use super::sweep::{self, Sweeper};
 use crate::Failure;
 use crate::map_value;
 use crate::policer::Tick;
@@ -65,6 +65,9 @@ impl<'obj> Metering<'obj> {
             .figures(&config.machine, config.count_segments, tick)?;
         figures.ns_at_tick_0 = ns_at_tick_0(&skeleton, tick)?;
         maps.begin_with(figures)?;
+        if predecessor.is_some() {
+            sweep::recover(&maps)?;
+        }
         for net in &config.exempt {
             let nets = &skeleton.maps.exempt_nets;
             nets.update(&net.map_key(), &[1], MapFlags::ANY)?;

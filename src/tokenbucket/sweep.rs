@@ -1,14 +1,37 @@
 //! Keeps room in the table: flows that say no more than new ones are removed when it fills.
 
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::maps::Maps;
+use super::maps::{Maps, OVERFLOW_CELLS};
 use super::word::Reader;
 
 /// Looking through the table takes so many times less than what is left to others.
 const SHARE_OF_TIME: u32 = 10;
+
+/// As long as a packet may be under way that has found a flow which is being removed.
+pub(super) const REST: Duration = Duration::from_millis(50);
+
+/// Hands out the cells that a killed process had taken back and not yet handed on. Nobody else takes
+/// cells back meanwhile; packets may come.
+pub(super) fn recover(maps: &Maps) -> Result<()> {
+    let taken = maps.cells_taken()?;
+    let mut lost = maps.take_free_cells()?;
+    // New flows find no free cell now. One that has just been taken gets its entry, or comes back.
+    sleep(REST);
+    let mut has_flow = vec![false; maps.cells.count() as usize];
+    maps.for_each_flow(|entry| {
+        if let Some(place) = has_flow.get_mut(entry.cell as usize) {
+            *place = true;
+        }
+    })?;
+    let nobodys = |cell: &u32| !has_flow[*cell as usize] && maps.cells.word(*cell) == 0;
+    lost.extend((OVERFLOW_CELLS..OVERFLOW_CELLS + taken).filter(nobodys));
+    lost.extend(maps.take_free_cells()?);
+    lost.into_iter().try_for_each(|cell| maps.hand_back(cell))
+}
 
 /// Removes flows, and gives their cells to new ones a while later.
 #[derive(Debug)]
