@@ -204,69 +204,12 @@ pub(crate) fn tcx_programs(interface: u32, side: bpf_attach_type) -> Vec<u32> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::others::{GOES_ON, Program};
     use crate::sandbox;
     use crate::sandbox::tests::run_and_fail;
     use nix::net::if_::if_nametoindex;
-    use std::ffi::CString;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-
-    /// A loaded program that lets everything pass.
-    pub(crate) struct Program(OwnedFd);
-
-    /// What libbpf answers, as a descriptor.
-    fn descriptor(answer: i32) -> OwnedFd {
-        assert!(answer >= 0, "libbpf: error {answer}");
-        // SAFETY: libbpf has just made it, for the caller to own.
-        unsafe { OwnedFd::from_raw_fd(answer) }
-    }
-
-    pub(crate) fn load(name: &str) -> Program {
-        let name = CString::new(name).unwrap();
-        let mov_r0_minus_1 = libbpf_sys::bpf_insn {
-            code: 0xb7,
-            imm: -1,
-            ..Default::default()
-        };
-        let exit = libbpf_sys::bpf_insn {
-            code: 0x95,
-            ..Default::default()
-        };
-        let program = [mov_r0_minus_1, exit];
-        // SAFETY: the strings end in NUL, the instructions are as many as is said, no options.
-        let answer = unsafe {
-            libbpf_sys::bpf_prog_load(
-                libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-                name.as_ptr(),
-                c"Dual BSD/GPL".as_ptr(),
-                program.as_ptr(),
-                program.len() as u64,
-                std::ptr::null_mut(),
-            )
-        };
-        Program(descriptor(answer))
-    }
-
-    impl Program {
-        pub(crate) fn pin(&self, path: &str) {
-            let path = CString::new(path).unwrap();
-            // SAFETY: an open descriptor and a string that ends in NUL.
-            let answer = unsafe { libbpf_sys::bpf_obj_pin(self.0.as_raw_fd(), path.as_ptr()) };
-            assert_eq!(answer, 0);
-        }
-
-        /// By a TCX link, which lives as long as the returned descriptor.
-        pub(crate) fn attach(&self, interface: &str) -> OwnedFd {
-            let index = if_nametoindex(interface).unwrap() as i32;
-            let ingress = libbpf_sys::BPF_TCX_INGRESS;
-            // SAFETY: an open descriptor, no options.
-            let answer = unsafe {
-                libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index, ingress, std::ptr::null())
-            };
-            descriptor(answer)
-        }
-    }
 
     #[test]
     fn programs_are_seen_by_name_by_process_and_on_the_interface() {
@@ -274,7 +217,7 @@ pub(crate) mod tests {
             "programs_are_seen_by_name_by_process_and_on_the_interface",
             |_| {
                 let lo = if_nametoindex("lo").unwrap();
-                let link = load("tbseen").attach("lo");
+                let link = Program::answering("tbseen", GOES_ON).attach("lo");
                 let seen = Objects::named("tbsee");
                 assert_eq!(seen.programs().collect::<Vec<_>>(), ["tbseen"]);
                 assert_eq!(seen.links.len(), 1);
@@ -304,7 +247,7 @@ pub(crate) mod tests {
             "a_program_that_stays_is_a_failure",
             "still in the kernel",
             |_| {
-                let _program = load("tbstays");
+                let _program = Program::answering("tbstays", GOES_ON);
                 Objects::named("tbstays").assert_gone();
             },
         );

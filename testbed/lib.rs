@@ -2,8 +2,10 @@
 //!
 //! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
 //! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
-//! [`process`] runs the binary under test, [`traffic`] measures between two [`namespace`]s, [`netserver`]
-//! stands in for a program that may not be there, and [`bpf`] watches what the kernel frees late.
+//! [`process`] runs the binary under test, [`tool`] says what holds for each of them, [`reports`] and
+//! [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, a [`tun`] device is
+//! one without Ethernet, [`netserver`] stands in for a program that may not be there. [`bpf`] watches
+//! what the kernel frees late, [`others`] are programs of somebody else.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -14,12 +16,16 @@ pub mod bpf;
 pub mod cpus;
 pub mod namespace;
 pub mod netserver;
+pub mod others;
 pub mod packet;
 pub mod process;
+pub mod reports;
 pub mod sandbox;
 pub mod schema;
 pub mod snapshot;
+pub mod tool;
 pub mod traffic;
+pub mod tun;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -31,6 +37,12 @@ pub fn step<T, E: Display>(what: impl Display, result: Result<T, E>) -> T {
         Ok(value) => value,
         Err(error) => panic!("{what}: {error}"),
     }
+}
+
+/// Whether a program is in PATH.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Says that a test (or a part of one) does not run, and why. `packaging/run-tests` counts these

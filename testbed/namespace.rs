@@ -1,5 +1,6 @@
 //! Network namespaces to act in, and cables between them.
 
+use crate::packet::Mac;
 use crate::step;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
@@ -93,6 +94,20 @@ impl Place {
     /// Runs `tc` here with these words, and returns what it prints.
     pub fn tc(&self, words: &str) -> String {
         self.tool("tc", words)
+    }
+
+    /// The hardware address of an interface here.
+    pub fn mac(&self, interface: &str) -> Mac {
+        let link = self.ip(&format!("-o link show dev {interface}"));
+        let text = link
+            .split_once("link/ether ")
+            .and_then(|(_, rest)| rest.split_whitespace().next())
+            .unwrap_or_else(|| panic!("no hardware address in {link}"));
+        let mut mac = [0; 6];
+        for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
+            *byte = step(text, u8::from_str_radix(digits, 16));
+        }
+        mac
     }
 
     fn tool(&self, program: &str, words: &str) -> String {

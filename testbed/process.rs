@@ -2,12 +2,13 @@
 
 use crate::sandbox::Sandbox;
 use crate::step;
+use crate::tool::{AT_ONCE, ENDS_WITHIN};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -336,11 +337,83 @@ impl<'a> Process<'a> {
 
     /// The most memory it has had resident, in KiB (VmHWM).
     pub fn peak_memory_kib(&self) -> u64 {
+        let peak = self.status("VmHWM");
+        let kib = peak.split_whitespace().next();
+        step(&peak, kib.unwrap_or_default().parse())
+    }
+
+    /// It has no capability, and can get none any more.
+    #[track_caller]
+    pub fn assert_powerless(&self) {
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            assert_eq!(self.status(set), "0000000000000000", "{set}");
+        }
+        assert_eq!(self.status("NoNewPrivs"), "1");
+    }
+
+    /// What /proc/PID/status says of it.
+    fn status(&self, field: &str) -> String {
         let path = format!("/proc/{}/status", self.pid());
         let status = step(&path, std::fs::read_to_string(&path));
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok());
-        kib.unwrap_or_else(|| panic!("{path} has no VmHWM"))
+        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+        let value = fields.find(|(name, _)| *name == field);
+        let (_, value) = value.unwrap_or_else(|| panic!("{path} has no {field}"));
+        value.trim().to_owned()
+    }
+
+    /// User and system time that it has spent.
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = step(&path, std::fs::read_to_string(&path));
+        // The name in the second field may have anything in it.
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(|field| step(field, field.parse::<u64>()));
+        // A tick is 10 ms (USER_HZ).
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// A whole line of standard output that was begun after this call.
+    #[track_caller]
+    pub fn next_line(&self, within: Duration) -> String {
+        self.watch();
+        let deadline = Instant::now() + within;
+        // The next line may have been begun already.
+        let wanted = self.stdout().matches('\n').count() + 1;
+        loop {
+            if let Some(line) = self.stdout().split_inclusive('\n').nth(wanted)
+                && line.ends_with('\n')
+            {
+                return line.trim_end().to_owned();
+            }
+            if Instant::now() >= deadline {
+                self.fail(&format!("said no more lines within {within:?}"));
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills it (SIGKILL) that long after its start.
+    #[track_caller]
+    pub fn kill_after(self, after: Duration) {
+        sleep(after.saturating_sub(self.started.elapsed()));
+        self.signal(Signal::SIGKILL);
+        let ended = self.finish(AT_ONCE);
+        assert_eq!(
+            ended.status.signal(),
+            Some(Signal::SIGKILL as i32),
+            "{ended:?}"
+        );
+    }
+
+    /// Its end was asked for `how`: it does not take its time.
+    #[track_caller]
+    pub fn ends_at_once(self, how: &str) -> Ended {
+        let asked = Instant::now();
+        let ended = self.finish(ENDS_WITHIN);
+        let took = asked.elapsed();
+        assert!(took < AT_ONCE, "{how} took {took:?}");
+        ended
     }
 
     /// Waits until it has ended; panics (and kills it) when it has not `within` that time.
@@ -469,6 +542,30 @@ mod tests {
             let ended = process.finish(SOON);
             ended.assert_code(3);
             assert!(ended.ran < SOON);
+        });
+    }
+
+    #[test]
+    fn the_next_line_is_one_that_was_not_begun_before() {
+        let name = "the_next_line_is_one_that_was_not_begun_before";
+        sandbox::run(name, |sandbox| {
+            let script = "printf 'one\ntw'; read line; printf 'o\nthr'; sleep 0.1; echo ee";
+            let mut process = sandbox.start(shell(script));
+            process.wait_for("tw", SOON);
+            process.write("\n");
+            assert_eq!(process.next_line(SOON), "three");
+        });
+    }
+
+    #[test]
+    fn a_kill_comes_when_it_is_to_come() {
+        sandbox::run("a_kill_comes_when_it_is_to_come", |sandbox| {
+            let process = sandbox.start(shell("while :; do :; done"));
+            let started = process.started();
+            sleep(Duration::from_millis(200));
+            assert!(process.cpu_time() >= Duration::from_millis(50));
+            process.kill_after(Duration::from_millis(300));
+            assert!(started.elapsed() >= Duration::from_millis(300));
         });
     }
 

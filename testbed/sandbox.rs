@@ -183,8 +183,8 @@ fn none() -> Option<&'static str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::bpf;
     use crate::namespace::{Namespace, Place, Veth};
+    use crate::others::{GOES_ON, Program};
 
     /// A root test that has to fail, in a sandbox or by what it leaves there.
     #[track_caller]
@@ -260,12 +260,13 @@ pub(crate) mod tests {
         if skipped_without_root("bpf_that_a_test_leaves_is_found") {
             return;
         }
-        let pin = |_: &Sandbox| bpf::tests::load("left_pinned").pin("/sys/fs/bpf/left");
+        let goes_on = |name| Program::answering(name, GOES_ON);
+        let pin = |_: &Sandbox| goes_on("left_pinned").pin("/sys/fs/bpf/left");
         fails("+ file /sys/fs/bpf/left", pin);
         fails(
             "+ [sandbox] filter lo ingress filter protocol all pref 49152 bpf",
             |_| {
-                bpf::tests::load("left_filter").pin("/sys/fs/bpf/left");
+                goes_on("left_filter").pin("/sys/fs/bpf/left");
                 let here = Place::here();
                 here.tc("qdisc add dev lo clsact");
                 here.tc("filter add dev lo ingress bpf direct-action pinned /sys/fs/bpf/left");
@@ -274,7 +275,7 @@ pub(crate) mod tests {
         // Held open across the second snapshot, as by a process that does not end.
         let mut held = None;
         fails("+ [sandbox] tcx lo ingress: program ", |_| {
-            held = Some(bpf::tests::load("left_attached").attach("lo"));
+            held = Some(goes_on("left_attached").attach("lo"));
         });
         drop(held);
     }

@@ -1,10 +1,43 @@
 //! JSON against the part of JSON Schema that docs/ uses.
 
+use crate::step;
 use serde_json::Value;
+use std::path::Path;
 
-/// What does not fit the schema, by the path to it. A keyword or a type that is not known here
-/// panics, so that none is passed over.
-pub fn misfits(schema: &Value, value: &Value) -> Vec<String> {
+/// A schema of docs/.
+pub struct Schema {
+    root: Value,
+}
+
+impl Schema {
+    /// Reads the file.
+    pub fn read(path: impl AsRef<Path>) -> Schema {
+        let path = path.as_ref();
+        let text = step(path.display(), std::fs::read_to_string(path));
+        let root = step(path.display(), serde_json::from_str(&text));
+        Schema { root }
+    }
+
+    /// What does not fit it, by the path to it. A keyword or a type that is
+    /// not known here panics, so that none is passed over.
+    pub fn misfits(&self, value: &Value) -> Vec<String> {
+        misfits(&self.root, value)
+    }
+
+    /// The lines of a report, each of which fits.
+    #[track_caller]
+    pub fn fitting(&self, text: &str) -> Vec<Value> {
+        let read = |line: &str| {
+            let line: Value = step(format!("parse {line}"), serde_json::from_str(line));
+            let misfits = self.misfits(&line);
+            assert!(misfits.is_empty(), "{misfits:#?} in {line}");
+            line
+        };
+        text.lines().map(read).collect()
+    }
+}
+
+fn misfits(schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     look(schema, schema, value, "", &mut found);
     found

@@ -1,6 +1,5 @@
 //! What neighbor_sharing prints: its JSON against the schema in docs/, its picture within 80 columns.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,13 +7,11 @@ use serde_json::Value;
 use testbed::namespace::Place;
 use testbed::netserver::{LINE, Netserver};
 use testbed::process::{Input, Output};
-use testbed::schema::misfits;
+use testbed::schema::Schema;
 use testbed::{sandbox, step};
 
-fn schema() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/neighbor_sharing.schema.json");
-    let text = step("read the schema", std::fs::read_to_string(path));
-    step("parse the schema", serde_json::from_str(&text))
+fn schema() -> Schema {
+    Schema::read("docs/neighbor_sharing.schema.json")
 }
 
 fn tool(arguments: &[&str]) -> Command {
@@ -26,13 +23,13 @@ fn tool(arguments: &[&str]) -> Command {
 #[test]
 fn the_schema_is_not_satisfied_by_anything() {
     let schema = schema();
-    let empty = misfits(&schema, &serde_json::json!({}));
+    let empty = schema.misfits(&serde_json::json!({}));
     assert!(
         empty.contains(&": meters is missing".to_owned()),
         "{empty:?}"
     );
     let strange = serde_json::json!({ "meters": [{ "way": "sideways" }], "guess": 1 });
-    let strange = misfits(&schema, &strange);
+    let strange = schema.misfits(&strange);
     assert!(
         strange.contains(&"/guess is not known".to_owned()),
         "{strange:?}"
@@ -63,17 +60,8 @@ fn every_line_of_json_fits_the_schema() {
         assert!(testbed::traffic::reaches(&Place::named("wan0"), client));
         let ended = tool.finish(Duration::from_secs(10));
         ended.assert_code(0);
-        let schema = schema();
-        let lines: Vec<Value> = ended
-            .stdout
-            .lines()
-            .map(|line| step(format!("parse {line}"), serde_json::from_str(line)))
-            .collect();
+        let lines = schema().fitting(&ended.stdout);
         assert!(lines.len() >= 3, "{}", ended.stdout);
-        for line in &lines {
-            let misfits = misfits(&schema, line);
-            assert!(misfits.is_empty(), "{misfits:#?} in {line}");
-        }
         let last = &lines[lines.len() - 1];
         assert_eq!(last["final"], Value::Bool(true));
         let unlimited = |meter: &Value| meter["way"] == "upload" && meter["limit"].is_null();

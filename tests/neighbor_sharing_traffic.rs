@@ -5,24 +5,23 @@
 //! window of a few seconds is not decided by one of them more or less.
 
 use std::collections::HashMap;
-use std::ffi::CString;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::{RangeInclusive, Sub};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use serde::Deserialize;
 use testbed::namespace::{Namespace, Place, Veth};
+use testbed::others::{DROPS, GOES_ON, Program};
 use testbed::packet::{Mac, Packet};
-use testbed::process::Process;
+use testbed::reports::Reporting;
 use testbed::sandbox::{self, Sandbox};
 use testbed::step;
+use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
 use testbed::traffic::{Capture, Count, Delivery, Flood, Seen, Window, inject, reaches, tcp, udp};
+use testbed::tun::Tun;
 
 /// 128 and 1024 kbit/s with what a frame more or less at the edges of a window makes.
 const NEIGHBORS: RangeInclusive<f64> = 125.0..=131.0;
@@ -48,9 +47,6 @@ const SHORT: Window = Window {
 };
 /// Far above every limit, and below what a busy machine can do.
 const UNLIMITED: u32 = 4000;
-
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// One report of neighbor_sharing, as far as it is looked at here.
 #[derive(Clone, Debug, Deserialize)]
@@ -165,79 +161,24 @@ impl Report {
 }
 
 /// neighbor_sharing at work.
-struct Sharing<'a> {
-    process: Process<'a>,
+type Sharing<'a> = Reporting<'a, Report>;
+
+/// The simulation, up.
+fn simulated<'a>(sandbox: &'a Sandbox, arguments: &str) -> Sharing<'a> {
+    start(sandbox, arguments, "Press enter")
 }
 
-impl<'a> Sharing<'a> {
-    /// The simulation, up.
-    fn simulated(sandbox: &'a Sandbox, arguments: &str) -> Sharing<'a> {
-        let sharing = Sharing::start(sandbox, arguments);
-        sharing.process.wait_for_error("Press enter", STARTS_WITHIN);
-        sharing
-    }
-
-    /// On interfaces, attached.
-    fn on_interfaces(sandbox: &'a Sandbox, arguments: &str) -> Sharing<'a> {
-        let sharing = Sharing::start(sandbox, arguments);
-        sharing.process.wait_for_error("Sharing ", STARTS_WITHIN);
-        sharing
-    }
-
-    fn start(sandbox: &'a Sandbox, arguments: &str) -> Sharing<'a> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
-        command.args(["--json", "--interval", "500ms"]);
-        command.args(arguments.split_whitespace());
-        Sharing {
-            process: sandbox.start(command),
-        }
-    }
-
-    /// A report that was begun after this call.
-    #[track_caller]
-    fn report(&self) -> Report {
-        let lines = || self.process.stdout().matches('\n').count();
-        let deadline = Instant::now() + ENDS_WITHIN;
-        // The next line may have been begun already.
-        let wanted = lines() + 2;
-        while lines() < wanted {
-            assert!(Instant::now() < deadline, "no more reports");
-            sleep(Duration::from_millis(50));
-        }
-        last_report(&self.process.stdout())
-    }
-
-    /// Waits until a report is as wanted.
-    #[track_caller]
-    fn wait_until(&self, what: &str, within: Duration, wanted: impl Fn(&Report) -> bool) -> Report {
-        let deadline = Instant::now() + within;
-        loop {
-            let report = self.report();
-            if wanted(&report) {
-                return report;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "not within {within:?}: {what}; {report:?}"
-            );
-        }
-    }
-
-    /// Presses Enter.
-    #[track_caller]
-    fn finish(mut self) -> Report {
-        self.process.write("\n");
-        let ended = self.process.finish(ENDS_WITHIN);
-        ended.assert_code(0);
-        last_report(&ended.stdout)
-    }
+/// On interfaces, attached.
+fn on_interfaces<'a>(sandbox: &'a Sandbox, arguments: &str) -> Sharing<'a> {
+    start(sandbox, arguments, "Sharing ")
 }
 
-#[track_caller]
-fn last_report(stdout: &str) -> Report {
-    let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
-    let line = complete.lines().next_back().unwrap_or_default();
-    step(format!("parse {line:?}"), serde_json::from_str(line))
+fn start<'a>(sandbox: &'a Sandbox, arguments: &str, ready: &str) -> Sharing<'a> {
+    let tool = Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
+    let command = tool.command(&format!("--json --interval 500ms {arguments}"));
+    let process = sandbox.start(command);
+    process.wait_for_error(ready, READY_WITHIN);
+    Reporting::of(process)
 }
 
 /// A host of the simulation.
@@ -480,7 +421,7 @@ fn assert_never_more(report: &Report) {
 #[track_caller]
 fn assert_tcp(name: &str, family: Family, ends: fn(Host) -> (Host, Host)) {
     sandbox::run(name, |sandbox| {
-        let sharing = Sharing::simulated(sandbox, "");
+        let sharing = simulated(sandbox, "");
         introduce(family);
         let (neighbor, local) = scope(|scope| {
             let flow = |host: Host| {
@@ -519,7 +460,7 @@ fn tcp_has_the_rate_of_its_class() {
 #[track_caller]
 fn assert_udp(name: &str, arguments: &str, family: Family, window: Window) {
     sandbox::run(name, |sandbox| {
-        let sharing = Sharing::simulated(sandbox, arguments);
+        let sharing = simulated(sandbox, arguments);
         introduce(family);
         let hosts = NEIGHBOR.iter().chain(&LOCAL);
         let witnesses = hosts.map(|host| Witness::of(*host, family)).collect();
@@ -564,7 +505,7 @@ fn policed_at_the_ports_only_what_crosses_the_wan_is_limited() {
     sandbox::run(
         "policed_at_the_ports_only_what_crosses_the_wan_is_limited",
         |sandbox| {
-            let sharing = Sharing::simulated(sandbox, "--police-at lan");
+            let sharing = simulated(sandbox, "--police-at lan");
             introduce(Family::V4);
             let host: IpAddr = Ipv4Addr::new(172, 16, 1, 1).into();
             Place::here().ip("address add 172.16.1.1/24 dev br100");
@@ -608,7 +549,7 @@ fn a_direction_that_is_not_asked_for_is_not_limited() {
     let name = "a_direction_that_is_not_asked_for_is_not_limited";
     let only = |limited: &str| {
         sandbox::run(name, |sandbox| {
-            let sharing = Sharing::simulated(sandbox, &format!("--direction {limited}"));
+            let sharing = simulated(sandbox, &format!("--direction {limited}"));
             introduce(Family::V4);
             let kbit = |way| if way == limited { 384 } else { UNLIMITED };
             let flows = [
@@ -638,7 +579,7 @@ fn a_dry_run_drops_nothing_and_counts_what_it_would() {
     sandbox::run(
         "a_dry_run_drops_nothing_and_counts_what_it_would",
         |sandbox| {
-            let sharing = Sharing::simulated(sandbox, "--dry-run");
+            let sharing = simulated(sandbox, "--dry-run");
             introduce(Family::V4);
             let before = sharing.report();
             let witness = Witness::of(NEIGHBOR[0], Family::V4);
@@ -666,7 +607,7 @@ fn a_dry_run_drops_nothing_and_counts_what_it_would() {
 #[test]
 fn who_is_exempt_is_not_limited() {
     sandbox::run("who_is_exempt_is_not_limited", |sandbox| {
-        let sharing = Sharing::simulated(sandbox, "--exempt 172.16.1.101");
+        let sharing = simulated(sandbox, "--exempt 172.16.1.101");
         introduce(Family::V4);
         let before = sharing.report();
         let witness = Witness::of(NEIGHBOR[1], Family::V4);
@@ -704,7 +645,7 @@ fn segments_are_counted_and_not_packets_of_the_kernel() {
         |sandbox| {
             const BYTES: usize = 3_000_000;
             let rates = "--neighbor-rate 1gbit --rest-rate 1gbit --burst 10mb";
-            let sharing = Sharing::simulated(sandbox, rates);
+            let sharing = simulated(sandbox, rates);
             for family in [Family::V4, Family::V6] {
                 introduce(family);
                 let before = sharing.report();
@@ -893,7 +834,7 @@ fn assert_routed(name: &str, bridged: bool) {
     sandbox::run(name, |sandbox| {
         let router = &Router::new(bridged);
         let interfaces = "--wan wan0 --neighbor flat0 --lan desk0 shelf0";
-        let sharing = Sharing::on_interfaces(sandbox, interfaces);
+        let sharing = on_interfaces(sandbox, interfaces);
         let [flat, desk, shelf] = router.hosts();
         for (place, _) in [flat, desk] {
             assert!(reaches(place, INTERNET.into()));
@@ -988,7 +929,7 @@ fn behind_masquerading_each_class_has_its_rate() {
 #[test]
 fn filters_on_clsact_do_the_same() {
     sandbox::run("filters_on_clsact_do_the_same", |sandbox| {
-        let sharing = Sharing::simulated(sandbox, "--attach clsact");
+        let sharing = simulated(sandbox, "--attach clsact");
         introduce(Family::V4);
         let here = Place::here();
         for (interface, side) in [
@@ -1012,73 +953,16 @@ fn filters_on_clsact_do_the_same() {
     });
 }
 
-/// A tc program of somebody else: answers always the same.
-struct Program(OwnedFd);
-
-const GOES_ON: i32 = -1;
-const DROPS: i32 = 2;
-
-impl Program {
-    fn load(answer: i32) -> Program {
-        let code = |code: u8, imm: i32| libbpf_sys::bpf_insn {
-            code,
-            imm,
-            ..Default::default()
-        };
-        // r0 = answer; exit
-        let instructions = [code(0xb7, answer), code(0x95, 0)];
-        // SAFETY: the strings end in NUL, the instructions are as many as is said, no options.
-        let fd = unsafe {
-            libbpf_sys::bpf_prog_load(
-                libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-                c"others".as_ptr(),
-                c"GPL".as_ptr(),
-                instructions.as_ptr(),
-                instructions.len() as u64,
-                std::ptr::null_mut(),
-            )
-        };
-        Program(owned(fd))
-    }
-
-    /// As a filter of `tc`, on a clsact qdisc that is there.
-    fn filter(&self, interface: &str, priority: u32) {
-        let path = "/sys/fs/bpf/others";
-        let pin = step("a path", CString::new(path));
-        // SAFETY: an open descriptor and a string that ends in NUL.
-        let result = unsafe { libbpf_sys::bpf_obj_pin(self.0.as_raw_fd(), pin.as_ptr()) };
-        assert_eq!(result, 0, "pin {path}");
-        Place::here().tc(&format!(
-            "filter add dev {interface} ingress pref {priority} bpf direct-action pinned {path}"
-        ));
-        step("take the pin away", fs::remove_file(path));
-    }
-
-    /// By a TCX link, as long as it is held.
-    fn attach(&self, interface: &str) -> OwnedFd {
-        let index = step(interface, nix::net::if_::if_nametoindex(interface));
-        let ingress = libbpf_sys::BPF_TCX_INGRESS;
-        // SAFETY: an open descriptor, no options.
-        let fd = unsafe {
-            libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index as i32, ingress, std::ptr::null())
-        };
-        owned(fd)
-    }
-}
-
-fn owned(fd: i32) -> OwnedFd {
-    assert!(fd >= 0, "libbpf: error {fd}");
-    // SAFETY: libbpf has just made it, for the caller to own.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// Ours see the packets, and so do theirs: what they drop stays dropped, what they pass is policed.
 #[track_caller]
 fn assert_beside_others(name: &str, attach: &str) {
     sandbox::run(name, |sandbox| {
         let here = Place::here();
         let router = Router::new(true);
-        let (passes, drops) = (Program::load(GOES_ON), Program::load(DROPS));
+        let (passes, drops) = (
+            Program::answering("others", GOES_ON),
+            Program::answering("others", DROPS),
+        );
         for port in ["flat0", "desk0"] {
             here.tc(&format!("qdisc add dev {port} clsact"));
         }
@@ -1088,7 +972,7 @@ fn assert_beside_others(name: &str, attach: &str) {
         let link = (attach == "tcx").then(|| drops.attach("shelf0"));
         let before = sandbox.snapshot();
         let arguments = format!("--wan wan0 --neighbor flat0 --lan desk0 shelf0 --attach {attach}");
-        let sharing = Sharing::on_interfaces(sandbox, &arguments);
+        let sharing = on_interfaces(sandbox, &arguments);
         let [flat, desk, shelf] = router.hosts();
         assert!(reaches(flat.0, INTERNET.into()));
         assert!(!reaches(desk.0, INTERNET.into()), "their filter drops");
@@ -1122,55 +1006,6 @@ fn programs_of_others_run_on_beside_ours() {
     }]);
 }
 
-/// A tun device, its packets read and written here. Up as long as this is held; the device itself
-/// is the test's to remove.
-struct Tun {
-    file: File,
-}
-
-impl Tun {
-    fn new(name: &str) -> Tun {
-        Place::here().ip(&format!("tuntap add dev {name} mode tun"));
-        let path = "/dev/net/tun";
-        let file = step(path, File::options().read(true).write(true).open(path));
-        // SAFETY: all zeros is a value of this struct.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *place = byte as libc::c_char;
-        }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-        // SAFETY: an open descriptor, and a whole ifreq that outlives the call.
-        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-        step(format!("open {name}"), nix::Error::result(result));
-        Place::here().ip(&format!("link set {name} up"));
-        Tun { file }
-    }
-
-    fn write(&mut self, packet: &[u8]) {
-        step("write to the tun device", self.file.write_all(packet));
-    }
-
-    /// The next IPv4 packet that comes out of the device.
-    fn read(&mut self) -> Vec<u8> {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let mut packet = vec![0; 2048];
-        while Instant::now() < deadline {
-            let mut fds = [nix::poll::PollFd::new(
-                std::os::fd::AsFd::as_fd(&self.file),
-                nix::poll::PollFlags::POLLIN,
-            )];
-            if step("wait for a packet", nix::poll::poll(&mut fds, 100_u16)) > 0 {
-                let length = step("read from the tun device", self.file.read(&mut packet));
-                if packet[0] >> 4 == 4 {
-                    packet.truncate(length);
-                    return packet;
-                }
-            }
-        }
-        panic!("no packet came out of the tun device");
-    }
-}
-
 /// Ports without an Ethernet header: what is written to a tun device comes in there.
 #[test]
 fn interfaces_without_an_ethernet_header_take_part() {
@@ -1200,7 +1035,7 @@ fn interfaces_without_an_ethernet_header_take_part() {
             for side in ["lan", "wan"] {
                 let interfaces =
                     format!("--wan wan0 --neighbor tun7 --lan desk0 --police-at {side}");
-                let sharing = Sharing::on_interfaces(sandbox, &interfaces);
+                let sharing = on_interfaces(sandbox, &interfaces);
                 tun.write(&packet(guest, INTERNET.into()));
                 // The answer of a host that has no such socket: ICMP, through masquerading.
                 assert_eq!(tun.read()[9], 1);
@@ -1227,7 +1062,7 @@ fn interfaces_without_an_ethernet_header_take_part() {
             for side in ["lan", "wan"] {
                 let interfaces =
                     format!("--wan tun7 --neighbor flat0 --lan desk0 --police-at {side}");
-                let sharing = Sharing::on_interfaces(sandbox, &interfaces);
+                let sharing = on_interfaces(sandbox, &interfaces);
                 for host in [flat, desk] {
                     let socket = host.0.run(|| UdpSocket::bind((host.1, 9)));
                     let socket = step("bind", socket);
@@ -1249,24 +1084,8 @@ fn interfaces_without_an_ethernet_header_take_part() {
                     assert_eq!(report.meter(class, "upload").total, once(1, 200));
                 }
             }
-            drop(tun);
-            here.ip("link delete tun7");
         },
     );
-}
-
-/// The hardware address of an interface.
-fn mac(place: &Place, interface: &str) -> Mac {
-    let link = place.ip(&format!("-o link show dev {interface}"));
-    let text = link
-        .split_once("link/ether ")
-        .and_then(|(_, rest)| rest.split_whitespace().next())
-        .unwrap_or_else(|| panic!("no hardware address in {link}"));
-    let mut mac = [0; 6];
-    for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
-        *byte = step(text, u8::from_str_radix(digits, 16));
-    }
-    mac
 }
 
 /// A host that sends frames of its own making to the WAN host's interface. Nobody answers: they are
@@ -1281,8 +1100,8 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 99);
 impl Sender {
     fn at(host: Host) -> Sender {
         Sender {
-            own: mac(&host.place(), "eth0"),
-            wan: mac(&WAN.place(), "eth0"),
+            own: host.place().mac("eth0"),
+            wan: WAN.place().mac("eth0"),
         }
     }
 
@@ -1303,7 +1122,7 @@ fn an_address_stays_with_its_owner_whoever_else_sends_with_it() {
         "an_address_stays_with_its_owner_whoever_else_sends_with_it",
         |sandbox| {
             const PACKETS: usize = 200;
-            let sharing = Sharing::simulated(sandbox, "");
+            let sharing = simulated(sandbox, "");
             introduce(Family::V4);
             let before = sharing.report();
             let (client, neighbors) = scope(|scope| {
@@ -1354,7 +1173,7 @@ fn a_flood_of_sources_frees_nobody() {
         };
         let forget = if long { 30 } else { 15 };
         let arguments = format!("--max-entries {entries} --forget-after {forget}s");
-        let sharing = Sharing::simulated(sandbox, &arguments);
+        let sharing = simulated(sandbox, &arguments);
         introduce(Family::V4);
         let before = sharing.report();
         let sender = Sender::at(NEIGHBOR[2]);
@@ -1426,11 +1245,11 @@ fn tagged_frames_are_known_and_counted_without_their_tags() {
     sandbox::run(
         "tagged_frames_are_known_and_counted_without_their_tags",
         |sandbox| {
-            let sharing = Sharing::simulated(sandbox, "");
+            let sharing = simulated(sandbox, "");
             introduce(Family::V4);
             let before = sharing.report();
             let ends = |from: Host, to: Host| {
-                Packet::ethernet(mac(&from.place(), "eth0"), mac(&to.place(), "eth0"))
+                Packet::ethernet(from.place().mac("eth0"), to.place().mac("eth0"))
             };
             let tagged: [fn(Packet) -> Packet; 3] = [
                 |packet| packet.vlan(7),
@@ -1481,7 +1300,7 @@ fn neighbour_discovery_passes_while_the_bucket_is_empty() {
     sandbox::run(
         "neighbour_discovery_passes_while_the_bucket_is_empty",
         |sandbox| {
-            let sharing = Sharing::simulated(sandbox, "");
+            let sharing = simulated(sandbox, "");
             introduce(Family::V4);
             introduce(Family::V6);
             let before = sharing.report();

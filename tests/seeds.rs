@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use testbed::is_installed;
 use testbed::namespace::Place;
 use testbed::process::{Input, Output};
 use testbed::sandbox::{self, Sandbox};
@@ -23,11 +24,6 @@ fn on_this_build(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     command.env("NETBPF_BIN_DIR", binary.parent().unwrap_or(binary));
     command
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// `sudo ip netns exec wan0 netperf -H ADDRESS -l 2` where netperf is, else the same measurement

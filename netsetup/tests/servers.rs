@@ -11,7 +11,7 @@ use netsetup::topology::neighbor_sharing::{self, NAME};
 use testbed::namespace::Place;
 use testbed::netserver::{LINE, Netserver};
 use testbed::sandbox::{self, Sandbox};
-use testbed::{skip, step};
+use testbed::{is_installed, skip, step};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -25,10 +25,6 @@ fn owner() -> Command {
         .args(["--ignored", "--exact", "--nocapture", "role_of_an_owner"])
         .env(ROLE, "1");
     command
-}
-
-fn is_installed(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok()
 }
 
 /// A process that was killed, or whose connection is over, takes a moment to be gone.
