@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::label::{STEM, pinned_labels};
 use super::maps::Maps;
-use super::metering::{STEM, pinned_labels};
 use super::pins::Pins;
 use crate::Failure;
 use crate::netlink::Netlink;

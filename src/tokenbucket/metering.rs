@@ -10,6 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, ProgramInput};
 use super::attached::Attached;
 use super::config::Config;
 use super::key::By;
+use super::label::{self, STEM};
 use super::maps::{Maps, OVERFLOW_CELLS};
 use super::pins::Pins;
 use super::rule::Rule;
@@ -19,9 +20,6 @@ use crate::Failure;
 use crate::map_value;
 use crate::policer::Tick;
 use crate::tc::{self, Attacher, Attachment, Direction, Method};
-
-/// The program and its twin for interfaces without an Ethernet header.
-pub(super) const STEM: &str = "tokenbucket";
 
 /// The loaded program and its maps; it is attached as long as this lives.
 pub struct Metering<'obj> {
@@ -92,7 +90,7 @@ impl<'obj> Metering<'obj> {
             let attachment = attacher
                 .attach(
                     self.program(&port.program(STEM)),
-                    &label_of(direction),
+                    &label::of(direction),
                     port.ifindex,
                     direction,
                 )
@@ -130,7 +128,7 @@ impl<'obj> Metering<'obj> {
             if predecessor.is_some() {
                 method = Method::Clsact; // a filter is replaced by one with its label
             }
-            let label = pinned_label_of(direction);
+            let label = label::of_pinned(direction);
             let attachment = Attacher::new(method).attach(program, &label, port.ifindex, direction);
             let attachment =
                 attachment.with_context(|| format!("attach to {} {direction}", port.name))?;
@@ -172,27 +170,6 @@ impl<'obj> Metering<'obj> {
     pub fn tend(&mut self) -> Result<()> {
         self.sweeper.tend(&self.maps)
     }
-}
-
-/// What tells a program of ours from all others where it is a filter.
-fn label_of(direction: Direction) -> String {
-    format!("tokenbucket/{direction}")
-}
-
-/// The labels of programs that end with their process.
-pub fn labels() -> Vec<String> {
-    [Direction::Ingress, Direction::Egress].map(label_of).into()
-}
-
-fn pinned_label_of(direction: Direction) -> String {
-    format!("tokenbucket/pinned/{direction}")
-}
-
-/// The labels of programs that stay.
-pub(super) fn pinned_labels() -> Vec<String> {
-    [Direction::Ingress, Direction::Egress]
-        .map(pinned_label_of)
-        .into()
 }
 
 /// What is known of flows can only be understood as it was meant.
