@@ -19,7 +19,7 @@ use super::sweep::{self, Sweeper};
 use crate::Failure;
 use crate::map_value;
 use crate::policer::Tick;
-use crate::tc::{self, Attacher, Attachment, Direction, Method};
+use crate::tc::{self, Attacher, Attachment, Method};
 
 /// The loaded program and its maps; it is attached as long as this lives.
 pub struct Metering<'obj> {
