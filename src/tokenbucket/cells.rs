@@ -94,6 +94,11 @@ impl Cells {
             .map_or(0, |cell| cell.word.load(Ordering::Relaxed))
     }
 
+    /// The words of all cells.
+    pub fn words(&self) -> Vec<u64> {
+        (0..self.count()).map(|index| self.word(index)).collect()
+    }
+
     /// What was counted in the cell.
     pub fn counts(&self, index: u32) -> Counts {
         self.cell(index)

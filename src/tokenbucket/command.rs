@@ -49,27 +49,35 @@ fn set(interface: &str, limit: &LimitArguments) -> Result<()> {
         // Loaded without us: nobody has told the program how its tick counter and the clock agree.
         figures.ns_per_tick = 0;
     }
-    let (new, old) = (figures.pace(), maps.figures()?.pace());
+    let old = maps.figures()?;
+    let words = maps.cells.words();
     maps.set_figures(figures)?;
-    stretch(maps, new, old)?;
+    stretch(maps, &words, &figures, &old)?;
     writeln!(io::stdout(), "{interface}: {after} (before: {before})")?;
     Ok(())
 }
 
-/// Every flow keeps its tokens, or bytes: those of a slow rate are not waited for at a fast one. A packet
-/// that is judged in this very moment may find it half done.
-fn stretch(maps: &Maps, new: u64, old: u64) -> Result<()> {
+/// Every flow keeps its tokens, or bytes: those of a slow rate are not waited for at a fast one. `words`
+/// are those from before the change: what the new rule has judged since goes by its pace already, and
+/// stretched once more it would be shut out, for years at the worst. Such a flow may have lost tokens.
+fn stretch(maps: &Maps, words: &[u64], new: &types::rule, old: &types::rule) -> Result<()> {
+    let (pace, old_pace) = (new.pace(), old.pace());
+    if pace == old_pace {
+        return Ok(());
+    }
     let reader = Reader::now(maps)?;
-    for cell in (0..maps.cells.count()).filter(|_| new != old) {
-        loop {
-            let word = maps.cells.word(cell);
-            if word == 0
-                || maps
-                    .cells
-                    .exchange(cell, word, reader.at_pace(word, new, old))
-            {
-                break;
-            }
+    let exchange = |cell, word| {
+        let stretched = reader.at_pace(word, pace, old_pace);
+        word != 0 && maps.cells.exchange(cell, word, stretched)
+    };
+    for (cell, word) in (0..).zip(words) {
+        if exchange(cell, *word) || pace > old_pace {
+            continue;
+        }
+        // Judged by the old rule after we looked: it waits for longer than the new one ever lets it.
+        let word = maps.cells.word(cell);
+        if reader.waits_longer(word, new.longest_wait()) {
+            exchange(cell, word);
         }
     }
     Ok(())

@@ -156,6 +156,16 @@ impl types::rule {
             self.regeneration
         }
     }
+
+    /// How far ahead of now a flow's time may be, as its word counts: a packet that is larger than the
+    /// bucket puts it farther.
+    pub(super) fn longest_wait(&self) -> u64 {
+        if self.bits_per_second > 0 {
+            self.burst
+        } else {
+            self.regeneration
+        }
+    }
 }
 
 impl fmt::Display for Rule {

@@ -61,6 +61,16 @@ impl Reader {
         self.age(word) > self.figures.forget.saturating_add(MARGIN_NS)
     }
 
+    /// Whether the flow has to wait for longer than this, in the unit of its word, and a good while.
+    pub fn waits_longer(&self, word: u64, wait: u64) -> bool {
+        let margin = if self.polices_bytes {
+            MARGIN_NS * UNITS_PER_NS as i64
+        } else {
+            MARGIN_NS
+        };
+        i128::from(self.age(word)) < -(i128::from(wait) + i128::from(margin))
+    }
+
     /// The word of a flow that has as many tokens, or bytes, left at another pace: times stretch by
     /// `new / old`.
     pub fn at_pace(&self, word: u64, new: u64, old: u64) -> u64 {
@@ -109,6 +119,22 @@ mod tests {
         assert!(reader.says_nothing(99 * SECOND * UNITS_PER_NS));
         assert!(!reader.says_nothing(100 * SECOND * UNITS_PER_NS));
         assert!(!reader.says_nothing(101 * SECOND * UNITS_PER_NS));
+    }
+
+    #[test]
+    fn a_flow_of_a_slower_rule_waits_longer() {
+        let now = 100 * SECOND;
+        for (polices_bytes, units) in [(false, 1), (true, UNITS_PER_NS)] {
+            let reader = reader(polices_bytes, now);
+            let waits_longer = |ms: u64| {
+                let word = (now + ms * 1_000_000) * units;
+                reader.waits_longer(word, SECOND * units)
+            };
+            assert!(waits_longer(3_600_000));
+            assert!(waits_longer(1_101));
+            assert!(!waits_longer(1_100));
+            assert!(!waits_longer(0));
+        }
     }
 
     #[test]
