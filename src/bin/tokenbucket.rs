@@ -105,9 +105,10 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
         eprintln!("Press enter when finished");
     }
 
-    let watched = watch(arguments, session, &mut metering, &mut reporter, None);
+    let mut watched = watch(arguments, session, &mut metering, &mut reporter, None);
     metering.detach();
     if arguments.pinned() {
+        watched = watched.and(metering.leave());
         eprintln!("it stays attached: tokenbucket status, set or detach --iface");
     }
     let concluded = reporter.conclude(metering.maps(), metering.sweeper());

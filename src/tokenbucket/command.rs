@@ -1,7 +1,6 @@
 //! `tokenbucket set`, `status` and `detach`: what is done with an instance that is there.
 
 use std::io::{self, Write};
-use std::thread::sleep;
 
 use anyhow::{Context, Result};
 use netsetup::instance::Instance;
@@ -14,7 +13,7 @@ use super::pins::Pins;
 use super::report::Reporter;
 use super::rule::Rule;
 use super::skeleton::types;
-use super::sweep::{REST, Sweeper};
+use super::sweep::Sweeper;
 use super::word::Reader;
 use crate::Failure;
 use crate::map_value;
@@ -101,8 +100,7 @@ fn status(interface: &str, json: bool) -> Result<()> {
     if let Owner::Pinned(_) = attached.owner {
         // Nobody else keeps room in its table.
         sweeper.tend(&attached.maps)?;
-        sleep(REST);
-        sweeper.tend(&attached.maps)?;
+        sweeper.finish(&attached.maps)?;
     }
     Reporter::new(json).status(&attached.maps, &sweeper)
 }

@@ -170,6 +170,11 @@ impl<'obj> Metering<'obj> {
     pub fn tend(&mut self) -> Result<()> {
         self.sweeper.tend(&self.maps)
     }
+
+    /// To be called at the end where the program stays attached.
+    pub fn leave(&mut self) -> Result<()> {
+        self.sweeper.finish(&self.maps)
+    }
 }
 
 /// What is known of flows can only be understood as it was meant.

@@ -12,7 +12,7 @@ use super::word::Reader;
 const SHARE_OF_TIME: u32 = 10;
 
 /// As long as a packet may be under way that has found a flow which is being removed.
-pub(super) const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(50);
 
 /// Hands out the cells that a killed process had taken back and not yet handed on. Nobody else takes
 /// cells back meanwhile; packets may come.
@@ -67,9 +67,7 @@ impl Sweeper {
 
     /// To be called about once a second.
     pub fn tend(&mut self, maps: &Maps) -> Result<()> {
-        for cell in std::mem::take(&mut self.resting) {
-            maps.hand_back(cell)?;
-        }
+        self.hand_back(maps)?;
         let now = Instant::now();
         if now < self.not_before || self.flows(maps)? * 4 < u64::from(maps.room()) * 3 {
             return Ok(());
@@ -77,6 +75,20 @@ impl Sweeper {
         self.sweep(maps)?;
         self.not_before = Instant::now() + now.elapsed() * SHARE_OF_TIME;
         Ok(())
+    }
+
+    /// To be called at the end, where the maps stay: nobody else knows of the cells that rest.
+    pub fn finish(&mut self, maps: &Maps) -> Result<()> {
+        if self.resting.is_empty() {
+            return Ok(());
+        }
+        sleep(REST);
+        self.hand_back(maps)
+    }
+
+    fn hand_back(&mut self, maps: &Maps) -> Result<()> {
+        let rested = std::mem::take(&mut self.resting);
+        rested.into_iter().try_for_each(|cell| maps.hand_back(cell))
     }
 
     fn sweep(&mut self, maps: &Maps) -> Result<()> {
