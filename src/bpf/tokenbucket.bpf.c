@@ -58,6 +58,9 @@ enum flow_of {
 	BY_5TUPLE,
 };
 
+#define NEEDED_BY_KEY 1
+#define NEEDED_BY_MACHINE 2
+
 /* Of what user space reads here and in the maps; to be raised whenever that changes. */
 #define LAYOUT 1
 
@@ -71,7 +74,7 @@ const volatile struct knobs {
 	__u8 polices_bytes;
 	/* Packets are counted, and charged, as segments. */
 	__u8 counts_segments;
-	/* The machine, or the key, looks behind the IP header. */
+	/* Who looks behind the IP header: NEEDED_BY_… */
 	__u8 needs_transport;
 	/* Counts what would be dropped, drops nothing. */
 	__u8 dry_run;
@@ -192,13 +195,14 @@ struct meter {
 struct events {
 	struct meter passed;
 	struct meter dropped;
-	__u64 flows;        /* new entries in the table */
-	__u64 not_ip;       /* ARP and the like, neighbour discovery …: passed, not metered */
-	__u64 exempt;       /* --exempt: passed, not metered */
-	__u64 malformed;    /* says IP and is not, or ends too early: passed, not metered */
-	__u64 no_row;       /* the machine says nothing about the packet: passed */
-	__u64 overflowed;   /* packets that shared an overflow cell, because the table was full */
-	__u64 lost_race;    /* dropped: other CPUs won every exchange for the flow's word */
+	__u64 flows;      /* new entries in the table */
+	__u64 not_ip;     /* ARP and the like, neighbour discovery …: passed, not metered */
+	__u64 exempt;     /* --exempt: passed, not metered */
+	__u64 malformed;  /* says IP and is not, or ends too early: passed, not metered; but dropped
+			     * where the machine cannot see the header that it looks at */
+	__u64 no_row;     /* the machine says nothing about the packet: passed */
+	__u64 overflowed; /* packets that shared an overflow cell, because the table was full */
+	__u64 lost_race;  /* dropped: other CPUs won every exchange for the flow's word */
 	__u64 table_errors; /* an insert failed though there was room */
 };
 
@@ -361,22 +365,27 @@ static __always_inline struct cell *find(const struct wide_flow_key *key)
 	const struct flow_key *flow = (const struct flow_key *)key;
 	struct recent *recent = NULL;
 	__u64 tick = bpf_jiffies64();
-	__u32 *cell;
+	__u32 *cell, known;
 
 	if (!knobs.wide_keys) {
 		recent = bpf_map_lookup_elem(&recents, &place);
-		if (recent && recent->tick == tick && recent->key.address[0] == flow->address[0] &&
-		    recent->key.address[1] == flow->address[1] &&
-		    recent->key.ether_type == flow->ether_type)
-			return bpf_map_lookup_elem(&cells, &recent->cell);
+		if (recent) {
+			/* First: with PREEMPT_RT another packet may take the place in between. */
+			known = *(volatile __u32 *)&recent->cell;
+			if (recent->tick == tick && recent->key.address[0] == flow->address[0] &&
+			    recent->key.address[1] == flow->address[1] &&
+			    recent->key.ether_type == flow->ether_type)
+				return bpf_map_lookup_elem(&cells, &known);
+		}
 	}
 	cell = look_up(key);
 	if (!cell)
 		return NULL;
 	if (recent) {
-		recent->tick = tick;
+		*(volatile __u64 *)&recent->tick = 0;
 		recent->key = *flow;
-		recent->cell = *cell;
+		*(volatile __u32 *)&recent->cell = *cell;
+		*(volatile __u64 *)&recent->tick = tick;
 	}
 	return bpf_map_lookup_elem(&cells, cell);
 }
@@ -497,9 +506,9 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	if (!rule || !key || !facts)
 		return NO_ROW;
 	if (knobs.polices_bytes) {
-		fresh = facts->now * UNITS_PER_NS;
+		fresh = facts->now * UNITS_PER_NS ?: 1; /* 0 is nobody's */
 	} else {
-		fresh = fresh_word(&machine, &rule->xfsm, facts->now);
+		fresh = fresh_word(&machine, &rule->xfsm, facts->now) ?: 1;
 		step = step_of(&machine, &rule->xfsm, fresh, facts);
 		if (step.word == fresh)
 			return step.action;
@@ -512,6 +521,8 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 			return step.action;
 		cell = overflow_cell(key, fresh);
 		action = cell ? judge(rule, cell, facts) : DISCARD;
+		if (action == TAKEN_BACK) /* never: nobody takes these back */
+			action = DISCARD;
 	}
 	if (cell)
 		count_flow(cell, facts, action);
@@ -550,6 +561,11 @@ static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
 	if (knobs.needs_transport)
 		parse_transport(skb, &packet, &facts, &key);
 	key_of(&packet, &key);
+	if (knobs.needs_transport & NEEDED_BY_MACHINE && facts.protocol == PARSE_FAILED) {
+		COUNT(malformed);
+		action = DISCARD;
+		goto count;
+	}
 
 	cell = find(&key);
 	action = cell ? judge(rule, cell, &facts) : TAKEN_BACK;
@@ -558,6 +574,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
 	else
 		count_flow(cell, &facts, action);
 
+count:
 	counts = bpf_map_lookup_elem(&events, &zero);
 	if (!counts)
 		return PASS_ON;

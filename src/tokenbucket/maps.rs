@@ -58,7 +58,8 @@ pub struct Events {
     pub not_ip: u64,
     /// `--exempt`: passed, not metered.
     pub exempt: u64,
-    /// Says IP and is not, or ends too early: passed, not metered.
+    /// Says IP and is not, or ends too early: passed, not metered; but dropped where the machine cannot
+    /// see the header that it looks at.
     pub malformed: u64,
     /// The machine says nothing about the packet: passed.
     pub no_row: u64,

@@ -237,8 +237,9 @@ fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> 
     let rodata = open.maps.rodata_data.as_mut();
     let rodata = rodata.context("the object has no .rodata")?;
     let compiled = config.machine.compile(config.count_segments)?;
-    let by_tuple = config.key.by == By::Tuple;
     let polices_bytes = matches!(config.rule, Rule::Bytes { .. });
+    let needed_by_key = u8::from(config.key.by == By::Tuple);
+    let needed_by_machine = u8::from(compiled.needs_transport && !polices_bytes) << 1;
     let (mask4, mask6) = config.key.masks();
     rodata.machine = compiled.machine;
     rodata.knobs = types::knobs {
@@ -246,7 +247,7 @@ fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> 
         wide_keys: config.key.is_wide().into(),
         polices_bytes: polices_bytes.into(),
         counts_segments: config.count_segments.into(),
-        needs_transport: (by_tuple || compiled.needs_transport && !polices_bytes).into(),
+        needs_transport: needed_by_key | needed_by_machine,
         dry_run: config.dry_run.into(),
         have_exempt_nets: (!config.exempt.is_empty()).into(),
         mask4,

@@ -25,7 +25,7 @@ impl PassedOver {
                 self.table_errors,
                 "flows not entered for an error of the table",
             ),
-            (self.malformed, "packets could not be parsed, and passed"),
+            (self.malformed, "packets could not be parsed"),
             (self.exempt, "packets exempt"),
         ])
     }
