@@ -17,6 +17,7 @@ mod pins;
 mod report;
 mod rule;
 mod simulation;
+mod stretch;
 mod sweep;
 pub mod traffic;
 mod word;

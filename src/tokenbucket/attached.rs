@@ -2,6 +2,7 @@
 //! alone knows for certain what runs there. Nothing has to be written down, so nothing can be stale.
 
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -75,12 +76,16 @@ impl Attached {
     /// The pinned instance that a new one would take over from. Without `--pin` that is a
     /// [`Failure::Conflict`]. Pins that hold nothing any more are removed.
     pub fn predecessor(ports: &[Port], pinned: bool) -> Result<Option<Attached>> {
+        for dead in Pins::of_the_dead()? {
+            dead.remove()?;
+        }
         for port in ports {
-            let pins = Pins::of(&port.name);
+            let pins = Pins::of(port)?;
             if !pins.are_there() {
                 continue;
             }
             let attached = Attached::find(port)?;
+            let attached = attached.filter(|attached| matches!(attached.owner, Owner::Pinned(_)));
             if attached.is_none() {
                 pins.remove()?;
             } else if !pinned {
@@ -97,31 +102,27 @@ impl Attached {
         Ok(None)
     }
 
-    /// The instance at this interface, if there is one.
+    /// The instance at this interface, if there is one: ours, or else a stranger's.
     pub fn find(port: &Port) -> Result<Option<Attached>> {
-        let mut directions = Vec::new();
-        let mut maps = None;
+        let mut found: Vec<(Owner, Maps, Vec<Direction>)> = Vec::new();
         for direction in [Direction::Ingress, Direction::Egress] {
             for program in tc::programs(port.ifindex, direction)? {
-                let Some(ids) = maps_of(program) else {
+                let Some(maps) = maps_of(program)? else {
                     continue;
                 };
-                let open = |id: u32| Ok(MapHandle::from_map_id(id)?);
-                let handles: Result<Vec<_>> = ids.into_iter().map(open).collect();
-                maps = Some(Maps::among(handles.context("open the maps by their ids")?)?);
-                directions.push(direction);
+                // One instance may have programs at both sides.
+                match found
+                    .iter_mut()
+                    .find(|(_, other, _)| other.share_cells(&maps))
+                {
+                    Some((_, _, directions)) => directions.push(direction),
+                    None => found.push((owner_of(port, &maps)?, maps, vec![direction])),
+                }
             }
         }
-        let Some(maps) = maps else {
-            return Ok(None);
-        };
-        let pins = Pins::of(&port.name);
-        let owner = match Instance::holder(&port::lock_of(STEM, &port.name))? {
-            Some(pid) => Owner::Process(pid),
-            None if pins.are_there() => Owner::Pinned(pins.folder().to_owned()),
-            None => Owner::Stranger,
-        };
-        Ok(Some(Attached {
+        found.sort_by_key(|(owner, ..)| matches!(owner, Owner::Stranger));
+        let first = found.into_iter().next();
+        Ok(first.map(|(owner, maps, directions)| Attached {
             port: port.clone(),
             owner,
             maps,
@@ -131,7 +132,9 @@ impl Attached {
 
     /// Ends it, and removes exactly what it has in the kernel.
     pub fn detach(self) -> Result<()> {
-        let Attached { port, owner, .. } = &self;
+        let Attached {
+            port, owner, maps, ..
+        } = &self;
         match owner {
             Owner::Process(pid) => end(*pid, &port.name)?,
             Owner::Pinned(_) => {}
@@ -145,21 +148,64 @@ impl Attached {
             }
         }
         let _lock = Instance::claim(&port::lock_of(STEM, &port.name))?;
-        Pins::of(&port.name).remove()?;
+        Pins::of(port)?.remove()?;
         tc::remove_leftovers(&mut Netlink::open()?, port.ifindex, &pinned_labels())?;
         // The kernel lets go of a link a moment after its last pin.
-        until(|| Ok(Attached::find(port)?.is_none()))?
+        let is_gone = || {
+            let left = Attached::find(port)?;
+            Ok(left.is_none_or(|left| !left.maps.share_cells(maps)))
+        };
+        until(is_gone)?
             .with_context(|| format!("the token bucket at {} is still attached", port.name))
     }
 }
 
-/// The ids of the program's maps, if it is a token bucket.
-fn maps_of(program: u32) -> Option<Vec<u32>> {
+/// Who answers for a program with these maps: who holds them. (We do ourselves, to look at them, and
+/// perhaps have the lock already.)
+fn owner_of(port: &Port, maps: &Maps) -> Result<Owner> {
+    if let Some(pid) = Instance::holder(&port::lock_of(STEM, &port.name))?
+        && pid.cast_unsigned() != std::process::id()
+        && holds(pid, maps.cells_id()?)
+    {
+        return Ok(Owner::Process(pid));
+    }
+    let pins = Pins::of(port)?;
+    if pins.hold(maps.map("cells")?, "cells") {
+        return Ok(Owner::Pinned(pins.folder().to_owned()));
+    }
+    Ok(Owner::Stranger)
+}
+
+/// Whether a process has the map open.
+fn holds(pid: i32, map: u32) -> bool {
+    let wanted = format!("map_id:\t{map}");
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return false; // it has just ended
+    };
+    let texts =
+        descriptors.filter_map(|descriptor| fs::read_to_string(descriptor.ok()?.path()).ok());
+    texts
+        .into_iter()
+        .any(|text| text.lines().any(|line| line == wanted))
+}
+
+/// The program's maps, if it is a token bucket and not only called so.
+fn maps_of(program: u32) -> Result<Option<Maps>> {
     let options = ProgInfoQueryOptions::default().include_map_ids(true);
     let mut programs = ProgInfoIter::with_query_opts(options);
-    let info = programs.find(|info| info.id == program)?;
+    let Some(info) = programs.find(|info| info.id == program) else {
+        return Ok(None); // gone meanwhile
+    };
     let name = info.name.to_string_lossy();
-    (name == STEM || name == format!("{STEM}_raw")).then_some(info.map_ids)
+    if name != STEM && name != format!("{STEM}_raw") {
+        return Ok(None);
+    }
+    let open = |id: u32| Ok(MapHandle::from_map_id(id)?);
+    let handles: Result<Vec<_>> = info.map_ids.into_iter().map(open).collect();
+    let handles = handles.context("open the maps by their ids")?;
+    Maps::are_among(&handles)
+        .then(|| Maps::among(handles))
+        .transpose()
 }
 
 /// Asks a process to end, and waits until it has.

@@ -7,18 +7,20 @@ use netsetup::instance::Instance;
 
 use super::arguments::{Command, LimitArguments};
 use super::attached::{Attached, Owner};
+use super::label::STEM;
 use super::machine::Machine;
 use super::maps::Maps;
 use super::pins::Pins;
 use super::report::Reporter;
 use super::rule::Rule;
 use super::skeleton::types;
+use super::stretch::stretch;
 use super::sweep::Sweeper;
-use super::word::Reader;
 use crate::Failure;
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::policer::Tick;
+use crate::port::{self, Port};
 
 impl Command {
     /// Does it.
@@ -56,32 +58,6 @@ fn set(interface: &str, limit: &LimitArguments) -> Result<()> {
     Ok(())
 }
 
-/// Every flow keeps its tokens, or bytes: those of a slow rate are not waited for at a fast one. `words`
-/// are those from before the change: what the new rule has judged since goes by its pace already, and
-/// stretched once more it would be shut out, for years at the worst. Such a flow may have lost tokens.
-fn stretch(maps: &Maps, words: &[u64], new: &types::rule, old: &types::rule) -> Result<()> {
-    let (pace, old_pace) = (new.pace(), old.pace());
-    if pace == old_pace {
-        return Ok(());
-    }
-    let reader = Reader::now(maps)?;
-    let exchange = |cell, word| {
-        let stretched = reader.at_pace(word, pace, old_pace);
-        word != 0 && maps.cells.exchange(cell, word, stretched)
-    };
-    for (cell, word) in (0..).zip(words) {
-        if exchange(cell, *word) || pace > old_pace {
-            continue;
-        }
-        // Judged by the old rule after we looked: it waits for longer than the new one ever lets it.
-        let word = maps.cells.word(cell);
-        if reader.waits_longer(word, new.longest_wait()) {
-            exchange(cell, word);
-        }
-    }
-    Ok(())
-}
-
 /// Figures are in the places where the machine looks for them.
 fn check_machine(maps: &Maps, machine: &Machine) -> Result<()> {
     let compiled = machine.compile(maps.knobs.counts_segments != 0)?;
@@ -97,8 +73,11 @@ fn status(interface: &str, json: bool) -> Result<()> {
     let attached = Attached::at(interface)?;
     let mut sweeper = Sweeper::new(&attached.maps)?;
     eprintln!("{interface}: {}", attached.owner);
-    if let Owner::Pinned(_) = attached.owner {
-        // Nobody else keeps room in its table.
+    // Nobody else keeps room in the table of a pinned one; two at once would take back the same cells.
+    let lock = port::lock_of(STEM, interface);
+    if let Owner::Pinned(_) = attached.owner
+        && let Ok(_lock) = Instance::claim(&lock)
+    {
         sweeper.tend(&attached.maps)?;
         sweeper.finish(&attached.maps)?;
     }
@@ -106,15 +85,30 @@ fn status(interface: &str, json: bool) -> Result<()> {
 }
 
 fn detach(interface: &str) -> Result<()> {
-    let pins = Pins::of(interface);
-    if Netlink::open()?.link_named(interface)?.is_none() && pins.are_there() {
+    let dead = Pins::of_the_dead()?;
+    for pins in &dead {
         pins.remove()?;
-        writeln!(io::stdout(), "{interface} is gone; its pins are removed")?;
-        return Ok(());
+        let folder = pins.folder().display();
+        writeln!(io::stdout(), "{folder} removed: its interface is gone")?;
     }
-    let attached = Attached::at(interface)?;
-    let owner = attached.owner.to_string();
-    attached.detach()?;
-    writeln!(io::stdout(), "{interface}: detached (it was {owner})")?;
-    Ok(())
+    let port = match Netlink::open()?.link_named(interface)? {
+        None if !dead.is_empty() => return Ok(()),
+        Some(link) => Port::try_from(&link)?,
+        None => Port::find(&mut Netlink::open()?, interface)?,
+    };
+    let pins = Pins::of(&port)?;
+    match Attached::find(&port)? {
+        None if pins.are_there() => {
+            pins.remove()?;
+            writeln!(io::stdout(), "{interface}: pins removed that held nothing")?;
+            Ok(())
+        }
+        _ => {
+            let attached = Attached::at(interface)?;
+            let owner = attached.owner.to_string();
+            attached.detach()?;
+            writeln!(io::stdout(), "{interface}: detached (it was {owner})")?;
+            Ok(())
+        }
+    }
 }

@@ -125,6 +125,23 @@ impl Maps {
         })
     }
 
+    /// Whether all that are needed are there.
+    pub fn are_among(maps: &[MapHandle]) -> bool {
+        let mut names = INHERITED.into_iter().chain([RODATA, RULEBOOK]);
+        names.all(|name| maps.iter().any(|map| is_named(map.name(), name)))
+    }
+
+    /// Whether what is known of flows is the same: they are of one instance.
+    pub fn share_cells(&self, other: &Maps) -> bool {
+        let ids = self.cells_id().ok().zip(other.cells_id().ok());
+        ids.is_some_and(|(ours, theirs)| ours == theirs)
+    }
+
+    /// The number that the kernel has given to the cells.
+    pub(super) fn cells_id(&self) -> Result<u32> {
+        Ok(self.map("cells")?.info()?.info.id)
+    }
+
     /// One of them.
     pub(super) fn map(&self, name: &str) -> Result<&MapHandle> {
         map_of(&self.handles, name)

@@ -15,11 +15,14 @@ use super::maps::{Maps, OVERFLOW_CELLS};
 use super::pins::Pins;
 use super::rule::Rule;
 use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuilder, types};
+use super::stretch::stretch;
 use super::sweep::{self, Sweeper};
 use crate::Failure;
 use crate::map_value;
+use crate::netlink::Netlink;
 use crate::policer::Tick;
-use crate::tc::{self, Attacher, Attachment, Method};
+use crate::port::Port;
+use crate::tc::{self, Attacher, Attachment, Direction, Method};
 
 /// The loaded program and its maps; it is attached as long as this lives.
 pub struct Metering<'obj> {
@@ -48,7 +51,7 @@ impl<'obj> Metering<'obj> {
         size_maps(&mut open, &config)?;
         set_knobs(&mut open, &config, seed)?;
         if let Some(predecessor) = predecessor {
-            check_heritage(&open, predecessor)?;
+            check_heritage(&open, &config, predecessor)?;
             inherit(&mut open, &predecessor.maps)?;
         }
         let programs: Vec<String> = config.ports.iter().map(|port| port.program(STEM)).collect();
@@ -101,7 +104,7 @@ impl<'obj> Metering<'obj> {
     }
 
     /// Attaches the program to stay, or puts it in the place of the one that it takes over from: no packet
-    /// passes in between.
+    /// passes in between, and flows keep their tokens.
     pub fn attach_to_stay(
         &mut self,
         method: Option<Method>,
@@ -111,30 +114,69 @@ impl<'obj> Metering<'obj> {
         let Some(port) = self.config.ports.first() else {
             bail!("no interface to attach to");
         };
-        let pins = Pins::of(&port.name);
-        let mut method = match method {
+        let pins = Pins::of(port)?;
+        let Some(predecessor) = predecessor else {
+            let attached = self.attach_pinned(&pins, method, legacy);
+            if attached.is_err() {
+                // What is half there is nobody's; the error above matters more than one of these.
+                let _ = pins.remove();
+                let _ = tc::remove_leftovers(
+                    &mut Netlink::open()?,
+                    port.ifindex,
+                    &label::pinned_labels(),
+                );
+            }
+            return attached;
+        };
+        let old = predecessor.maps.figures()?;
+        let words = self.maps.cells.words();
+        let method = self.replace_pinned(&pins, legacy)?;
+        stretch(&self.maps, &words, &self.maps.figures()?, &old)?;
+        Ok(method)
+    }
+
+    fn attach_pinned(&self, pins: &Pins, method: Option<Method>, legacy: bool) -> Result<Method> {
+        let method = match method {
             Some(method) => method,
             None => Method::best(self.skeleton.progs.read_clock.as_fd()),
         };
         pins.keep_maps(&self.maps, legacy)?;
         for (port, direction) in self.config.placements() {
-            let program = self.program(&port.program(STEM));
-            if let Some(link) = pins.open_link(direction)? {
-                let replaced = tc::replace_program(link.as_fd(), program);
-                replaced.with_context(|| format!("replace the program at {}", port.name))?;
-                method = Method::Tcx;
-                continue;
-            }
-            if predecessor.is_some() {
-                method = Method::Clsact; // a filter is replaced by one with its label
-            }
-            let label = label::of_pinned(direction);
-            let attachment = Attacher::new(method).attach(program, &label, port.ifindex, direction);
-            let attachment =
-                attachment.with_context(|| format!("attach to {} {direction}", port.name))?;
-            pins.keep(attachment, direction)?;
+            self.attach_one_pinned(pins, method, port, direction)?;
         }
         Ok(method)
+    }
+
+    /// A program in a link is replaced in it, a filter by one with its label.
+    fn replace_pinned(&self, pins: &Pins, legacy: bool) -> Result<Method> {
+        pins.keep_maps(&self.maps, legacy)?;
+        let mut method = Method::Clsact;
+        for (port, direction) in self.config.placements() {
+            let Some(link) = pins.open_link(direction)? else {
+                self.attach_one_pinned(pins, Method::Clsact, port, direction)?;
+                continue;
+            };
+            let program = self.program(&port.program(STEM));
+            let replaced = tc::replace_program(link.as_fd(), program);
+            replaced.with_context(|| format!("replace the program at {}", port.name))?;
+            method = Method::Tcx;
+        }
+        Ok(method)
+    }
+
+    fn attach_one_pinned(
+        &self,
+        pins: &Pins,
+        method: Method,
+        port: &Port,
+        direction: Direction,
+    ) -> Result<()> {
+        let program = self.program(&port.program(STEM));
+        let label = label::of_pinned(direction);
+        let attached = Attacher::new(method).attach(program, &label, port.ifindex, direction);
+        let attachment =
+            attached.with_context(|| format!("attach to {} {direction}", port.name))?;
+        pins.keep(attachment, direction)
     }
 
     fn program(&self, name: &str) -> BorrowedFd<'_> {
@@ -178,13 +220,19 @@ impl<'obj> Metering<'obj> {
 }
 
 /// What is known of flows can only be understood as it was meant.
-fn check_heritage(open: &OpenTokenbucketSkel<'_>, predecessor: &Attached) -> Result<()> {
+fn check_heritage(
+    open: &OpenTokenbucketSkel<'_>,
+    config: &Config,
+    predecessor: &Attached,
+) -> Result<()> {
     let rodata = open.maps.rodata_data.as_ref();
     let types::rodata { knobs, machine } = rodata.context("the object has no .rodata")?;
     let Attached { port, maps, .. } = predecessor;
     let old = &maps.knobs;
     let differs = if (knobs.by, knobs.mask4, knobs.mask6) != (old.by, old.mask4, old.mask6) {
         "--key"
+    } else if config.directions != predecessor.directions {
+        "choice of --ingress and --egress"
     } else if knobs.flows != old.flows {
         "--max-entries"
     } else if knobs.polices_bytes != old.polices_bytes {

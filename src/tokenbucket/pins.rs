@@ -1,20 +1,27 @@
 //! What keeps a token bucket in the kernel when its process has ended: files in the BPF file system.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapHandle};
+use libbpf_rs::query::LinkTypeInfo;
+use libbpf_rs::{Link, MapCore, MapHandle};
+use netsetup::namespace;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 
 use super::maps::{INHERITED, Maps, RODATA, RULEBOOK};
 use crate::Failure;
+use crate::netlink::Netlink;
+use crate::port::Port;
 use crate::tc::{self, Attachment, Direction};
 
 const ROOT: &str = "/sys/fs/bpf";
 /// Below the root, and below that a folder for each interface.
+const FOLDER_OF_ALL: &str = "netbpf";
 const FOLDER: &str = "netbpf/tokenbucket";
 /// Where tc pinned the original's maps.
 const LEGACY_FOLDER: &str = "tc/globals";
@@ -28,11 +35,52 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Whether they are there or not.
-    pub fn of(interface: &str) -> Pins {
-        Pins {
-            folder: Path::new(ROOT).join(FOLDER).join(interface),
+    /// Those of an instance at this interface, whether they are there or not. Names would not do: they
+    /// change, and every network namespace has an eth0.
+    pub fn of(port: &Port) -> Result<Pins> {
+        let name = format!("{}{}", prefix()?, port.ifindex);
+        Ok(Pins {
+            folder: Path::new(ROOT).join(FOLDER).join(name),
+        })
+    }
+
+    /// Those of interfaces of this network namespace that exist no more.
+    pub fn of_the_dead() -> Result<Vec<Pins>> {
+        let prefix = prefix()?;
+        let mut netlink = Netlink::open()?;
+        let mut dead = Vec::new();
+        let Ok(folders) = fs::read_dir(Path::new(ROOT).join(FOLDER)) else {
+            return Ok(dead); // there are none
+        };
+        for folder in folders {
+            let folder = folder.context("list the pins")?;
+            let name = folder.file_name().to_string_lossy().into_owned();
+            let index = name.strip_prefix(&prefix);
+            let Some(index) = index.and_then(|index| index.parse().ok()) else {
+                continue;
+            };
+            let pins = Pins {
+                folder: folder.path(),
+            };
+            if netlink.link(index)?.is_none() && !pins.limit_something() {
+                dead.push(pins);
+            }
         }
+        Ok(dead)
+    }
+
+    /// Whether a link among them is still attached, perhaps to an interface that has moved to another
+    /// network namespace.
+    fn limit_something(&self) -> bool {
+        [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .filter_map(|direction| Link::open(self.link(direction)).ok()?.info().ok())
+            .any(|info| matches!(info.info, LinkTypeInfo::Tcx(link) if link.ifindex != 0))
+    }
+
+    /// Whether this is one of their maps.
+    pub fn hold(&self, map: &MapHandle, name: &str) -> bool {
+        is_pin_of(&self.folder.join(file_of(name)), map)
     }
 
     /// Where they are.
@@ -66,14 +114,17 @@ impl Pins {
     pub fn keep_maps(&self, maps: &Maps, legacy: bool) -> Result<()> {
         check_file_system()?;
         self.remove_legacy()?;
-        if legacy {
-            keep_legacy(maps)?;
+        for folder in [FOLDER_OF_ALL, FOLDER] {
+            make_own_folder(&Path::new(ROOT).join(folder))?;
         }
-        make_folder(&self.folder)?;
+        make_own_folder(&self.folder)?;
         for name in INHERITED.into_iter().chain([RODATA, RULEBOOK]) {
             let path = self.folder.join(file_of(name));
             remove_if_there(&path)?;
             pin(maps.map(name)?.as_fd(), &path)?;
+        }
+        if legacy {
+            keep_legacy(maps)?;
         }
         Ok(())
     }
@@ -137,13 +188,35 @@ fn keep_legacy(maps: &Maps) -> Result<()> {
         }
         pins.push((path, maps.map(map)?));
     }
-    make_folder(&folder)?;
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     pins.iter()
         .try_for_each(|(path, map)| pin(map.as_fd(), path))
 }
 
-fn make_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))
+/// The folders of this network namespace's interfaces begin so.
+fn prefix() -> Result<String> {
+    Ok(format!("netns{}_if", namespace::current()?.cookie))
+}
+
+/// A folder in which nobody else can remove or replace anything.
+fn make_own_folder(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("make {}", path.display()));
+        }
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path);
+    let found = found.with_context(|| format!("look at {}", path.display()))?;
+    if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is not a folder that only this user can write to; whoever made it could end the limit: \
+         remove it, and mount the BPF file system with mode=0700",
+        path.display()
+    );
+    Err(Failure::Conflict(text).into())
 }
 
 /// File names for maps of global data: the BPF file system has no names with dots.
@@ -160,7 +233,7 @@ fn check_file_system() -> Result<()> {
     if kind == Ok(BPF_FS_MAGIC) {
         return Ok(());
     }
-    let text = format!("pins need the BPF file system: mount -t bpf bpf {ROOT}");
+    let text = format!("pins need the BPF file system: mount -t bpf -o mode=0700 bpf {ROOT}");
     Err(Failure::Kernel(text).into())
 }
 

@@ -1,5 +1,6 @@
 //! Keeps room in the table: flows that say no more than new ones are removed when it fills.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,14 @@ const REST: Duration = Duration::from_millis(50);
 /// Hands out the cells that a killed process had taken back and not yet handed on. Nobody else takes
 /// cells back meanwhile; packets may come.
 pub(super) fn recover(maps: &Maps) -> Result<()> {
+    let mut cells = maps.take_free_cells()?;
+    let looked = look_for_lost(maps, &mut cells);
+    let handed_back = cells.into_iter().try_for_each(|cell| maps.hand_back(cell));
+    looked.and(handed_back)
+}
+
+fn look_for_lost(maps: &Maps, cells: &mut BTreeSet<u32>) -> Result<()> {
     let taken = maps.cells_taken()?;
-    let mut lost = maps.take_free_cells()?;
     // New flows find no free cell now. One that has just been taken gets its entry, or comes back.
     sleep(REST);
     let mut has_flow = vec![false; maps.cells.count() as usize];
@@ -28,9 +35,9 @@ pub(super) fn recover(maps: &Maps) -> Result<()> {
         }
     })?;
     let nobodys = |cell: &u32| !has_flow[*cell as usize] && maps.cells.word(*cell) == 0;
-    lost.extend((OVERFLOW_CELLS..OVERFLOW_CELLS + taken).filter(nobodys));
-    lost.extend(maps.take_free_cells()?);
-    lost.into_iter().try_for_each(|cell| maps.hand_back(cell))
+    cells.extend((OVERFLOW_CELLS..OVERFLOW_CELLS + taken).filter(nobodys));
+    cells.extend(maps.take_free_cells()?);
+    Ok(())
 }
 
 /// Removes flows, and gives their cells to new ones a while later.
@@ -40,6 +47,8 @@ pub struct Sweeper {
     removed: u64,
     /// Cells that were taken back and may still be used by a packet that is just being judged.
     resting: Vec<u32>,
+    /// Since when they rest.
+    swept: Instant,
     not_before: Instant,
 }
 
@@ -51,6 +60,7 @@ impl Sweeper {
         Ok(Sweeper {
             removed: maps.events()?.flows.saturating_sub(listed),
             resting: Vec::new(),
+            swept: Instant::now(),
             not_before: Instant::now(),
         })
     }
@@ -67,12 +77,15 @@ impl Sweeper {
 
     /// To be called about once a second.
     pub fn tend(&mut self, maps: &Maps) -> Result<()> {
-        self.hand_back(maps)?;
+        if self.swept.elapsed() >= REST {
+            self.hand_back(maps)?;
+        }
         let now = Instant::now();
         if now < self.not_before || self.flows(maps)? * 4 < u64::from(maps.room()) * 3 {
             return Ok(());
         }
         self.sweep(maps)?;
+        self.swept = Instant::now();
         self.not_before = Instant::now() + now.elapsed() * SHARE_OF_TIME;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A flow's word as user space sees it: 6 bits of state above 58 bits of register, or, with a rate in
 //! bytes, the time at which everything is paid. Times are those of the monotonic clock, in ns.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::maps::Maps;
 use super::skeleton::types;
+use crate::Failure;
 use crate::policer::UNITS_PER_NS;
 
 /// `REGISTER_BITS` of the BPF program.
@@ -26,6 +28,7 @@ pub struct Reader {
 impl Reader {
     /// Now, by the rule that is in use.
     pub fn now(maps: &Maps) -> Result<Reader> {
+        check_clock()?;
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("read the clock")?;
         Ok(Reader {
             polices_bytes: maps.knobs.polices_bytes != 0,
@@ -78,6 +81,22 @@ impl Reader {
         let farthest = i128::from(REGISTER_MASK >> 2);
         self.with_age(word, stretched.clamp(-farthest, farthest) as i64)
     }
+}
+
+/// In a time namespace our clock is not the program's.
+fn check_clock() -> Result<()> {
+    // Kernels without time namespaces have no such file.
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let monotonic = offsets.lines().find(|line| line.starts_with("monotonic"));
+    let shifted = monotonic.is_some_and(|line| {
+        let mut numbers = line.split_whitespace().skip(1);
+        numbers.any(|number| number != "0")
+    });
+    if shifted {
+        let text = "the clock of this time namespace is not the kernel's: run it outside";
+        return Err(Failure::Usage(text.into()).into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
