@@ -549,7 +549,9 @@ mod tests {
     fn the_next_line_is_one_that_was_not_begun_before() {
         let name = "the_next_line_is_one_that_was_not_begun_before";
         sandbox::run(name, |sandbox| {
-            let script = "printf 'one\ntw'; read line; printf 'o\nthr'; sleep 0.1; echo ee";
+            // A second, in which whoever waits for the next line begins to wait.
+            let script =
+                "printf 'one\ntw'; read line; sleep 1; printf 'o\nthr'; sleep 0.1; echo ee";
             let mut process = sandbox.start(shell(script));
             process.wait_for("tw", SOON);
             process.write("\n");
