@@ -122,21 +122,25 @@ static __always_inline __s64 age_of(__u64 word, __u64 now)
 	return (__s64)((now - word) << (64 - REGISTER_BITS)) >> (64 - REGISTER_BITS);
 }
 
-static __always_inline bool holds(__u8 comparison, __s64 left, __s64 right)
+/* Without branches, or the verifier would walk every row's way on its own. */
+static __always_inline __u32 holds(__u8 comparison, __s64 left, __s64 right)
 {
+	__u64 less = ((__u64)left - (__u64)right) >> 63, greater = ((__u64)right - (__u64)left) >> 63;
+
+	asm volatile("" : "+r"(less), "+r"(greater));
 	switch (comparison) {
 	case LESS:
-		return left < right;
+		return less;
 	case LESS_OR_EQUAL:
-		return left <= right;
+		return greater ^ 1;
 	case EQUAL:
-		return left == right;
+		return (less | greater) ^ 1;
 	case NOT_EQUAL:
-		return left != right;
+		return less | greater;
 	case GREATER_OR_EQUAL:
-		return left >= right;
+		return less ^ 1;
 	default:
-		return left > right;
+		return greater;
 	}
 }
 
@@ -181,8 +185,8 @@ static __always_inline struct step step_of(const volatile struct machine *machin
 		default:
 			continue;
 		}
-		if (holds(machine->conditions[i].comparison, left, figures->conditions[i]))
-			conditions |= 1 << i;
+		conditions |= holds(machine->conditions[i].comparison, left, figures->conditions[i])
+			      << i;
 	}
 
 	/* In assembler: the compiler sees that the mask changes nothing and leaves it out, and older
