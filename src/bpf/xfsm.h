@@ -125,7 +125,8 @@ static __always_inline __s64 age_of(__u64 word, __u64 now)
 /* Without branches, or the verifier would walk every row's way on its own. */
 static __always_inline __u32 holds(__u8 comparison, __s64 left, __s64 right)
 {
-	__u64 less = ((__u64)left - (__u64)right) >> 63, greater = ((__u64)right - (__u64)left) >> 63;
+	__u64 less = ((__u64)left - (__u64)right) >> 63,
+	      greater = ((__u64)right - (__u64)left) >> 63;
 
 	asm volatile("" : "+r"(less), "+r"(greater));
 	switch (comparison) {
