@@ -3,8 +3,8 @@
 //! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
 //! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
 //! [`process`] runs the binary under test, [`tool`] says what holds for each of them, [`reports`] and
-//! [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, a [`tun`] device is
-//! one without Ethernet, [`netserver`] stands in for a program that may not be there. [`bpf`] watches
+//! [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, for example those of a
+//! [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`] stands in for a program that may not be there. [`bpf`] watches
 //! what the kernel frees late, [`others`] are programs of somebody else.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
@@ -14,6 +14,7 @@
 
 pub mod bpf;
 pub mod cpus;
+pub mod line;
 pub mod namespace;
 pub mod netserver;
 pub mod others;
@@ -29,6 +30,8 @@ pub mod tun;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::panic::resume_unwind;
+use std::thread::ScopedJoinHandle;
 
 /// The value of a step that has to work; a panic naming the step where it did not.
 #[track_caller]
@@ -37,6 +40,19 @@ pub fn step<T, E: Display>(what: impl Display, result: Result<T, E>) -> T {
         Ok(value) => value,
         Err(error) => panic!("{what}: {error}"),
     }
+}
+
+/// What a thread has come to; its panic is the caller's.
+pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs them at once: several sandboxes, for example, that hardly use the machine, but wait.
+pub fn side_by_side<const N: usize>(bodies: [&(dyn Fn() + Sync); N]) {
+    std::thread::scope(|scope| {
+        let running = bodies.map(|body| scope.spawn(body));
+        running.into_iter().for_each(joined);
+    });
 }
 
 /// Whether a program is in PATH.

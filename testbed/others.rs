@@ -12,6 +12,18 @@ pub const GOES_ON: i32 = -1;
 /// The packet is lost.
 pub const DROPS: i32 = 2;
 
+/// A program on an interface; comes off when dropped.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // To close it is not enough: a child that another thread is starting has it, too, for a moment.
+        // SAFETY: an open descriptor.
+        let _ = unsafe { libbpf_sys::bpf_link_detach(self.0.as_raw_fd()) };
+    }
+}
+
 /// A loaded tc program.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
@@ -71,15 +83,15 @@ impl Program {
         assert_eq!(answer, 0, "pin {path}");
     }
 
-    /// Attaches it where packets come in, by a TCX link, which lives as long as the returned descriptor.
-    pub fn attach(&self, interface: &str) -> OwnedFd {
+    /// Attaches it where packets come in, by a TCX link.
+    pub fn attach(&self, interface: &str) -> Link {
         let index = step(interface, if_nametoindex(interface)) as i32;
         let ingress = libbpf_sys::BPF_TCX_INGRESS;
         // SAFETY: an open descriptor, no options.
         let answer = unsafe {
             libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index, ingress, std::ptr::null())
         };
-        descriptor(answer)
+        Link(descriptor(answer))
     }
 
     /// Attaches it where packets come in, as a filter, by `tc`, on a clsact qdisc that is there.

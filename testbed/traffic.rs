@@ -344,6 +344,41 @@ pub fn inject<'f>(
     sent
 }
 
+/// What was sent at a steady pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paced {
+    /// How many.
+    pub packets: u64,
+    /// From the first to the last of them.
+    pub span: Duration,
+}
+
+/// Sends frames in turn, so many a second, as long as `goes_on` says so of the time since the first.
+pub fn pace(
+    at: &Place,
+    interface: &str,
+    frames: &[Vec<u8>],
+    per_second: f64,
+    goes_on: impl Fn(Duration) -> bool,
+) -> Paced {
+    let socket = at.run(|| packet_socket(interface, 0));
+    let start = Instant::now();
+    let mut paced = Paced::default();
+    for frame in frames.iter().cycle() {
+        // By absolute time, as datagrams above.
+        let due = Duration::from_secs_f64(paced.packets as f64 / per_second);
+        sleep(due.saturating_sub(start.elapsed()));
+        if !goes_on(start.elapsed()) {
+            break;
+        }
+        paced.span = start.elapsed();
+        let sent = send(socket.as_raw_fd(), frame, MsgFlags::empty());
+        step(format!("send a frame on {interface}"), sent);
+        paced.packets += 1;
+    }
+    paced
+}
+
 /// Frames that come in at an Ethernet interface, counted by a thread of its own.
 pub struct Capture {
     state: Arc<CaptureState>,
@@ -729,6 +764,33 @@ mod tests {
             );
             assert_eq!(seen.packets.len(), KEPT);
             assert_eq!(seen.packets[0], frames[0]);
+        });
+    }
+
+    #[test]
+    fn a_pace_is_kept() {
+        sandbox::run("a_pace_is_kept", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            let frames = [60, 70].map(|length| {
+                let packet = Packet::ethernet([2, 0, 0, 0, 0, 7], [0xff; 6]);
+                packet.payload_of(length - 14).build()
+            });
+            let is_ours = |frame: &[u8]| frame.get(6..12) == Some(&[2, 0, 0, 0, 0, 7]);
+            let capture = Capture::start(&right, "eth0", SOON, is_ours);
+            let second = Duration::from_secs(1);
+            let paced = pace(&left, "eth0", &frames, 50.0, |time| time < second);
+            capture.wait_for(paced.packets, SOON);
+            let seen = capture.finish();
+            assert_eq!(seen.count.packets, paced.packets);
+            let lengths: Vec<usize> = seen.packets.iter().take(3).map(Vec::len).collect();
+            assert_eq!(lengths, [60, 70, 60]);
+            // A busy machine leaves none out, but may be late with the last.
+            assert!((40..=50).contains(&paced.packets), "{paced:?}");
+            assert!(paced.span < second, "{paced:?}");
         });
     }
 

@@ -18,10 +18,10 @@ use testbed::others::{DROPS, GOES_ON, Program};
 use testbed::packet::{Mac, Packet};
 use testbed::reports::Reporting;
 use testbed::sandbox::{self, Sandbox};
-use testbed::step;
 use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
 use testbed::traffic::{Capture, Count, Delivery, Flood, Seen, Window, inject, reaches, tcp, udp};
 use testbed::tun::Tun;
+use testbed::{joined, side_by_side, step};
 
 /// 128 and 1024 kbit/s with what a frame more or less at the edges of a window makes.
 const NEIGHBORS: RangeInclusive<f64> = 125.0..=131.0;
@@ -261,20 +261,6 @@ fn run_flows(flows: &[Flow], family: Family, window: Window) -> Vec<Delivery> {
         let running: Vec<_> = flows.iter().map(run).collect();
         running.into_iter().map(joined).collect()
     })
-}
-
-/// Several sandboxes at once: they hardly use the machine, they wait.
-fn side_by_side<const N: usize>(bodies: [&(dyn Fn() + Sync); N]) {
-    scope(|scope| {
-        let running = bodies.map(|body| scope.spawn(body));
-        running.into_iter().for_each(joined);
-    });
-}
-
-fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn download(hosts: &[Host], kbit_per_second: u32) -> Vec<Flow> {
