@@ -84,7 +84,9 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     port::warn(&ports)?;
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(ports)?;
-    eprintln!("{}", config.room());
+    if predecessor.is_none() {
+        eprintln!("{}", config.room());
+    }
     let mut metering = Metering::load(config, predecessor, &mut object)?;
     session.check()?;
     let how = arguments.common.method();

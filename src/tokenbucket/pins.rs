@@ -119,9 +119,14 @@ impl Pins {
         }
         make_own_folder(&self.folder)?;
         for name in INHERITED.into_iter().chain([RODATA, RULEBOOK]) {
-            let path = self.folder.join(file_of(name));
-            remove_if_there(&path)?;
-            pin(maps.map(name)?.as_fd(), &path)?;
+            let map = maps.map(name)?;
+            // What is taken over stays pinned all the time: killed in between, we would leave a program
+            // that nobody knows for ours.
+            if !self.hold(map, name) {
+                let path = self.folder.join(file_of(name));
+                remove_if_there(&path)?;
+                pin(map.as_fd(), &path)?;
+            }
         }
         if legacy {
             keep_legacy(maps)?;
@@ -129,14 +134,21 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins under the original's names, if they are those of this instance.
+    /// Removes the pins under the original's names, if they are those of this instance, and then the
+    /// folders that nothing else is in.
     fn remove_legacy(&self) -> Result<()> {
+        let mut folder = None;
         for (name, map) in LEGACY_NAMES {
             let path = Path::new(ROOT).join(LEGACY_FOLDER).join(name);
             let ours = MapHandle::from_pinned_path(self.folder.join(file_of(map)));
             if ours.is_ok_and(|map| is_pin_of(&path, &map)) {
                 remove_if_there(&path)?;
+                folder = path.parent().map(Path::to_owned);
             }
+        }
+        // Those that somebody else made are not ours to remove, however empty.
+        if let Some(folder) = folder {
+            remove_empty(&folder);
         }
         Ok(())
     }
@@ -158,19 +170,21 @@ impl Pins {
         for name in INHERITED.into_iter().chain([RODATA, RULEBOOK]) {
             remove_if_there(&self.folder.join(file_of(name)))?;
         }
-        for folder in [&self.folder, &Path::new(ROOT).join(LEGACY_FOLDER)] {
-            for folder in folder
-                .ancestors()
-                .take_while(|path| *path != Path::new(ROOT))
-            {
-                // Fails where something else is in it, which is as it should be.
-                if fs::remove_dir(folder).is_err() {
-                    break;
-                }
-            }
-        }
+        remove_empty(&self.folder);
         Ok(())
     }
+}
+
+/// Removes a folder and those that it is in, as far as nothing else is in them.
+fn remove_empty(folder: &Path) {
+    let below_root = folder
+        .ancestors()
+        .take_while(|path| *path != Path::new(ROOT));
+    // Fails where something else is in it, which is as it should be.
+    below_root
+        .map(fs::remove_dir)
+        .take_while(Result::is_ok)
+        .for_each(drop);
 }
 
 /// Pins the maps that the original had under its names. Whoever else has them there keeps them.
