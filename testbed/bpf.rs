@@ -166,6 +166,18 @@ impl Objects {
     }
 }
 
+/// Removes the folders that `tc` makes in the sandbox's BPF file system for objects with maps, and leaves
+/// there.
+pub fn remove_folders_of_tc() {
+    for link in ["ip", "xdp"] {
+        // What stays, the comparison at the end of the sandbox finds.
+        let _ = std::fs::remove_file(format!("/sys/fs/bpf/{link}"));
+    }
+    for folder in ["tc/globals", "tc"] {
+        let _ = std::fs::remove_dir(format!("/sys/fs/bpf/{folder}"));
+    }
+}
+
 struct Inventory {
     /// Name, and ids of the maps it uses.
     programs: BTreeMap<u32, (String, Vec<u32>)>,

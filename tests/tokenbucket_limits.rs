@@ -1,8 +1,5 @@
 //! Real traffic through the real tokenbucket: what arrives behind it, what the rule allows, and what its
 //! reports say.
-//!
-//! A burst of packets takes less than a second, in which no token of the default rule regenerates: so
-//! exactly six of a source's packets pass.
 
 mod limiting;
 
@@ -13,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use limiting::{DEFAULT, TOOL, limit, limit_at, number};
+use limiting::{BURST, DEFAULT, LEFT, TOOL, burst, burst_at, ipv4, limit, limit_at, number};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testbed::line::{Line, NOBODY, RECEIVER, SENDER, datagram, of};
@@ -27,15 +24,6 @@ use testbed::traffic::{Capture, Flood, Paced, Window, inject, pace, tcp, tcp_tra
 use testbed::tun::{self, Tun};
 use testbed::{joined, long, side_by_side, skip, step};
 
-/// What is left of a burst, by the default rule.
-const LEFT: u64 = 6;
-/// Packets of a burst.
-const BURST: u64 = 20;
-
-fn ipv4(host: u8) -> IpAddr {
-    Ipv4Addr::new(198, 51, 100, host).into()
-}
-
 /// A host of a /64 of its own.
 fn ipv6(network: u16) -> IpAddr {
     Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, 1).into()
@@ -43,22 +31,6 @@ fn ipv6(network: u16) -> IpAddr {
 
 fn seconds(seconds: u64) -> impl Fn(Duration) -> bool + Copy {
     move |time| time < Duration::from_secs(seconds)
-}
-
-/// Sends frames in turn, as fast as it goes.
-fn burst_at(at: &Place, frames: &[Packet]) {
-    let frames: Vec<Vec<u8>> = frames.iter().map(Packet::build).collect();
-    let frames = frames
-        .iter()
-        .cycle()
-        .take(BURST as usize)
-        .map(Vec::as_slice);
-    inject(at, "eth0", frames, Duration::ZERO);
-}
-
-/// From the sender on.
-fn burst(line: &Line, frames: &[Packet]) {
-    burst_at(&line.sender, frames);
 }
 
 /// Streams of several sources beside each other, each at its pace.

@@ -1,12 +1,19 @@
 //! tokenbucket at work on an interface, and what its rule allows.
+//!
+//! A burst of packets takes less than a second, in which no token of the default rule regenerates: so
+//! exactly six of a source's packets pass.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use serde_json::Value;
+use testbed::line::Line;
+use testbed::namespace::Place;
+use testbed::packet::Packet;
 use testbed::reports::Reporting;
 use testbed::sandbox::Sandbox;
 use testbed::tool::{READY_WITHIN, Tool};
-use testbed::traffic::Paced;
+use testbed::traffic::{Paced, inject};
 
 pub const TOOL: Tool = Tool::new(env!("CARGO_BIN_EXE_tokenbucket"));
 
@@ -68,4 +75,30 @@ impl Bucket {
             "{what}: {passed} of {sent:?} passed, {allowed} are allowed"
         );
     }
+}
+
+/// What is left of a burst, by the default rule.
+pub const LEFT: u64 = 6;
+/// Packets of a burst.
+pub const BURST: u64 = 20;
+
+/// A source, of so many that nobody has.
+pub fn ipv4(host: u8) -> IpAddr {
+    Ipv4Addr::new(198, 51, 100, host).into()
+}
+
+/// Sends frames in turn, as fast as it goes.
+pub fn burst_at(at: &Place, frames: &[Packet]) {
+    let frames: Vec<Vec<u8>> = frames.iter().map(Packet::build).collect();
+    let frames = frames
+        .iter()
+        .cycle()
+        .take(BURST as usize)
+        .map(Vec::as_slice);
+    inject(at, "eth0", frames, Duration::ZERO);
+}
+
+/// From the sender on.
+pub fn burst(line: &Line, frames: &[Packet]) {
+    burst_at(&line.sender, frames);
 }
