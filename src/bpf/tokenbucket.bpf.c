@@ -494,7 +494,7 @@ static __always_inline void count_flow(struct cell *cell, const struct facts *fa
 		__sync_fetch_and_add(&cell->passed, facts->packets);
 }
 
-/* The rare way: a flow that has no cell. What leaves it as it is new needs none. */
+/* The rare way: a flow that has no cell. One that would begin anew with its next packet needs none. */
 static __noinline int judge_unknown(const struct rule *rule, const struct wide_flow_key *key,
 				    const struct facts *facts)
 {
@@ -510,7 +510,9 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	} else {
 		fresh = fresh_word(&machine, &rule->xfsm, facts->now) ?: 1;
 		step = step_of(&machine, &rule->xfsm, fresh, facts);
-		if (step.word == fresh)
+		if (step.action == NO_ROW)
+			return NO_ROW;
+		if (step.word == fresh && -rule->xfsm.fresh >= rule->xfsm.forget)
 			return step.action;
 	}
 	cell = enter(key, fresh);
