@@ -5,6 +5,7 @@
 //! missing, 5 conflict.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// An error whose kind the caller of the program can act on.
@@ -45,12 +46,19 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// A line on stderr. That nobody reads it any more, or that its disk is full, is no reason to end what
+/// runs: `eprintln!` would panic.
+pub fn say(line: fmt::Arguments<'_>) {
+    // In one piece: lines of several processes do not mix.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Turns the result of a program into its exit code; an error becomes one line on stderr.
 pub fn conclude(program: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            say(format_args!("{program}: {error:#}"));
             ExitCode::from(code_of(&error))
         }
     }
@@ -68,7 +76,10 @@ pub fn parse<T: clap::Parser>(program: &str) -> Result<T, ExitCode> {
         if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             let _ = error.print();
         } else {
-            eprintln!("{program}: {}; try --help", first_line(&error));
+            say(format_args!(
+                "{program}: {}; try --help",
+                first_line(&error)
+            ));
         }
         ExitCode::from(Failure::Usage(String::new()).code())
     })

@@ -1,11 +1,11 @@
 //! Exact removal of what a ledger lists: each object has to prove itself ours, by more than its
 //! name. What is gone already, or has become somebody else's, is passed over.
 
-use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Result, anyhow};
 
+use crate::failure::say;
 use crate::ip::{self, LinkState, Place};
 use crate::ledger::{Object, Record};
 use crate::{link, namespace, random};
@@ -140,10 +140,9 @@ fn refuse_changed(wanted: &[(&str, &link::Identity)], present: &[LinkState]) -> 
     ))
 }
 
-/// Tells the user what a clean-up without a caller could not do. Never panics, as `eprintln!`
-/// does on a closed stderr.
+/// Tells the user what a clean-up without a caller could not do.
 pub(crate) fn complain(name: &str, what: &str) {
-    let _ = writeln!(io::stderr(), "{name}: {what}");
+    say(format_args!("{name}: {what}"));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cidr::Cidr;
+use crate::failure::say;
 use crate::rate;
 use crate::session;
 use crate::tc::Method;
@@ -87,7 +88,7 @@ impl Common {
     /// A line on stderr where `-v` was given.
     pub fn say(&self, line: std::fmt::Arguments<'_>) {
         if self.verbose {
-            eprintln!("{line}");
+            say(format_args!("{line}"));
         }
     }
 }

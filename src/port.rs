@@ -4,6 +4,7 @@ use anyhow::Result;
 use netsetup::instance::Instance;
 
 use crate::Failure;
+use crate::failure::say;
 use crate::netlink::{Link, Netlink};
 use crate::preflight::{self, LinkLayer};
 use crate::tc;
@@ -56,7 +57,7 @@ impl Port {
 pub fn expand(netlink: &mut Netlink, patterns: &[String]) -> Result<Vec<Link>> {
     let expanded = preflight::expand_interfaces(netlink, patterns)?;
     for left_out in &expanded.left_out {
-        eprintln!("{left_out}");
+        say(format_args!("{left_out}"));
     }
     Ok(expanded.links)
 }
@@ -89,7 +90,7 @@ pub fn warn<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Result<()> {
     for port in ports {
         let sessions = preflight::sessions_over(&mut netlink, port.ifindex)?;
         if let Some(warning) = preflight::warning(&port.name, &sessions) {
-            eprintln!("{warning}");
+            say(format_args!("{warning}"));
         }
     }
     Ok(())
@@ -120,7 +121,10 @@ pub fn remove_leftovers(tool: &str, claimed: &[&Port], labels: &[String]) -> Res
             Instance::claim(&lock_of(tool, &link.name)).ok()
         };
         if (ours || lock.is_some()) && tc::remove_leftovers(&mut netlink, link.ifindex, labels)? {
-            eprintln!("removed from {} what a killed run had left", link.name);
+            say(format_args!(
+                "removed from {} what a killed run had left",
+                link.name
+            ));
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 use crate::netlink::{LinkChange, LinkEvent, LinkWatch};
 
 mod signals;
@@ -226,10 +226,12 @@ impl Session {
                     LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
                         bail!("{link}; start again with the interfaces that are there now")
                     }
-                    LinkChange::Up | LinkChange::Down | LinkChange::New => eprintln!("{link}"),
+                    LinkChange::Up | LinkChange::Down | LinkChange::New => {
+                        say(format_args!("{link}"))
+                    }
                 },
-                Event::Question(question) => eprintln!("{question}"),
-                Event::Confirmed => eprintln!("confirmed"),
+                Event::Question(question) => say(format_args!("{question}")),
+                Event::Confirmed => say(format_args!("confirmed")),
                 Event::End(Reason::NotConfirmed(window)) => bail!(
                     "not confirmed within {} s: everything is undone",
                     window.as_secs()

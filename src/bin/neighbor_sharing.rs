@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use netbpf::failure;
+use netbpf::failure::{self, say};
 use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation, labels};
 use netbpf::netlink::LinkWatch;
 use netbpf::port;
@@ -76,9 +76,9 @@ fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
         Method::Clsact => &[Cap::NetAdmin],
     };
     privilege::drop_after_attach(needed, Scope::Process)?;
-    eprintln!("{}", sharing.config());
+    say(format_args!("{}", sharing.config()));
     if io::stdin().is_terminal() {
-        eprintln!("Press enter when finished");
+        say(format_args!("Press enter when finished"));
     }
 
     let watched = watch(arguments, session, &mut sharing, &mut reporter);
@@ -98,7 +98,7 @@ fn watch(
     let reason = session.attend(&mut links, |event| match event {
         Event::Second => {
             if let Some(notice) = sharing.tend()? {
-                eprintln!("{notice}");
+                say(format_args!("{notice}"));
             }
             Ok(())
         }

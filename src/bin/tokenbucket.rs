@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use netbpf::failure;
+use netbpf::failure::{self, say};
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port::{self, Port};
 use netbpf::preflight;
@@ -85,7 +85,7 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(ports)?;
     if predecessor.is_none() {
-        eprintln!("{}", config.room());
+        say(format_args!("{}", config.room()));
     }
     let mut metering = Metering::load(config, predecessor, &mut object)?;
     session.check()?;
@@ -102,16 +102,18 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
         Method::Clsact => &[Cap::NetAdmin],
     };
     privilege::drop_after_attach(needed, Scope::Process)?;
-    eprintln!("{}", metering.config());
+    say(format_args!("{}", metering.config()));
     if io::stdin().is_terminal() {
-        eprintln!("Press enter when finished");
+        say(format_args!("Press enter when finished"));
     }
 
     let mut watched = watch(arguments, session, &mut metering, &mut reporter, None);
     metering.detach();
     if arguments.pinned() {
         watched = watched.and(metering.leave());
-        eprintln!("it stays attached: tokenbucket status, set or detach --iface");
+        say(format_args!(
+            "it stays attached: tokenbucket status, set or detach --iface"
+        ));
     }
     let concluded = reporter.conclude(metering.maps(), metering.sweeper());
     watched.and(concluded)

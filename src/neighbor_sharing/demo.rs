@@ -16,6 +16,7 @@ use nix::sys::socket::sockopt::TcpCongestion;
 use serde::Serialize;
 
 use super::{Class, Config, Simulation, Way};
+use crate::failure::say;
 use crate::rate::Rate;
 use crate::session::{Ended, Event, Session};
 
@@ -227,16 +228,19 @@ impl Progress {
                 "#".repeat(done as usize),
                 "-".repeat((whole - done) as usize),
             );
-            eprint!("\rmeasuring [{full}{rest}] {done} of {whole} s ");
+            let _ = write!(
+                io::stderr(),
+                "\rmeasuring [{full}{rest}] {done} of {whole} s "
+            );
         } else if done % 4 == 0 {
-            eprintln!("measuring: {done} of {whole} s");
+            say(format_args!("measuring: {done} of {whole} s"));
         }
         io::stderr().flush()
     }
 
     fn end(&self) -> io::Result<()> {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
         io::stderr().flush()
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Arguments, Class, PoliceAt};
 use crate::Failure;
+use crate::failure::say;
 use crate::netlink::{self, Link, Netlink};
 use crate::port::{self, Port};
 use crate::preflight;
@@ -82,11 +83,11 @@ impl Ports {
     /// Says whose connections are about to be policed.
     pub fn warn(&self, arguments: &Arguments) -> Result<()> {
         if arguments.police_at == Some(PoliceAt::Wan) && netlink::rewrites_sources()? {
-            eprintln!(
+            say(format_args!(
                 "source addresses are rewritten here (NAT), so at {} downloads bear this host's own \
                  address and count as the rest: --police-at lan tells them apart by port",
                 self.wan.name
-            );
+            ));
         }
         // With --police-at lan the host's own traffic over the WAN is left alone.
         let wan = (arguments.police_at == Some(PoliceAt::Wan)).then_some(&self.wan);

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use super::Direction;
 use crate::Failure;
+use crate::failure::say;
 use crate::netlink::{
     self, ANY_PROTOCOL, CLSACT, CLSACT_EGRESS, CLSACT_INGRESS, Change, Netlink, Refusal,
 };
@@ -191,10 +192,10 @@ impl Drop for Filter {
         let taken_off = Netlink::open()
             .and_then(|mut netlink| take_off(&mut netlink, **owner, std::slice::from_ref(listed)));
         if let Err(error) = taken_off {
-            eprintln!(
+            say(format_args!(
                 "detach {label} from interface {}: {error:#}",
                 listed.ifindex
-            );
+            ));
         }
     }
 }

@@ -17,6 +17,7 @@ use super::skeleton::types;
 use super::stretch::stretch;
 use super::sweep::Sweeper;
 use crate::Failure;
+use crate::failure::say;
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::policer::Tick;
@@ -72,7 +73,7 @@ fn check_machine(maps: &Maps, machine: &Machine) -> Result<()> {
 fn status(interface: &str, json: bool) -> Result<()> {
     let attached = Attached::at(interface)?;
     let mut sweeper = Sweeper::new(&attached.maps)?;
-    eprintln!("{interface}: {}", attached.owner);
+    say(format_args!("{interface}: {}", attached.owner));
     // Nobody else keeps room in the table of a pinned one; two at once would take back the same cells.
     let lock = port::lock_of(STEM, interface);
     if let Owner::Pinned(_) = attached.owner

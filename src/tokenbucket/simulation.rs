@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::rule::Rule;
 use super::traffic::{Tally, Traffic};
+use crate::failure::say;
 use crate::netlink::Netlink;
 use crate::port::Port;
 use crate::report::PROMPT;
@@ -96,7 +97,7 @@ impl Simulation {
                 Event::Second => {
                     self.check()?;
                     let left = end.saturating_duration_since(Instant::now());
-                    eprintln!("sending, {:.0} s left", left.as_secs_f64());
+                    say(format_args!("sending, {:.0} s left", left.as_secs_f64()));
                 }
                 _ => {}
             }
