@@ -4,12 +4,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc::{O_CLOEXEC, O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 
 /// How long the last words may wait for their reader.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -72,29 +74,27 @@ impl Output {
         loop {
             self.flush()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let Some(file) = self
-                .without_waiting
-                .as_ref()
-                .filter(|_| !self.pending.is_empty())
-            else {
+            if self.pending.is_empty() {
                 return Ok(());
-            };
+            }
             if left.is_zero() {
                 return Err(io::Error::new(
                     ErrorKind::TimedOut,
                     "nobody took the last report from stdout",
                 ));
             }
-            let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+            let stdout = io::stdout();
+            let mut fds = [PollFd::new(self.target(&stdout), PollFlags::POLLOUT)];
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             // An interrupted wait is looked at again like one that is over.
             let _ = poll(&mut fds, timeout);
         }
     }
 
-    /// Writes `text`, or leaves it out where the reader has not taken what was written before.
+    /// Writes `text`, or leaves it out where what was written before has not been taken, by the reader
+    /// or by a full disk. What has been taken in part goes on where it stopped.
     fn offer(&mut self, text: &str) -> io::Result<()> {
-        self.flush()?;
+        self.flush().inspect_err(|_| self.skipped += 1)?;
         if self.pending.is_empty() {
             self.pending.extend_from_slice(text.as_bytes());
             self.flush()
@@ -105,22 +105,29 @@ impl Output {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let Some(file) = &mut self.without_waiting else {
-            let mut out = io::stdout().lock();
-            out.write_all(&self.pending)?;
-            self.pending.clear();
-            return out.flush();
-        };
+        let mut stdout = io::stdout();
+        if self.without_waiting.is_none() {
+            // What others print goes before.
+            stdout.flush()?;
+        }
         while !self.pending.is_empty() {
-            match file.write(&self.pending) {
+            // Not by way of Stdout, which keeps what it could not write and does not say how much.
+            match write(self.target(&stdout), &self.pending) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => drop(self.pending.drain(..written)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
         Ok(())
+    }
+
+    fn target<'a>(&'a self, stdout: &'a io::Stdout) -> BorrowedFd<'a> {
+        match &self.without_waiting {
+            Some(file) => file.as_fd(),
+            None => stdout.as_fd(),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! How every tool prints its reports: JSON lines, or a picture that is drawn anew in its place.
 
 use std::fmt::Display;
+use std::io::{self, ErrorKind};
 
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::failure::say;
 use crate::notation::grouped;
 use crate::output::Output;
 
@@ -16,6 +18,8 @@ pub const PROMPT: &str = "Press enter when finished: ";
 pub struct Printer {
     json: bool,
     output: Output,
+    /// Whether the user knows that reports cannot be written.
+    told: bool,
 }
 
 impl Printer {
@@ -24,6 +28,7 @@ impl Printer {
         Printer {
             json,
             output: Output::open(),
+            told: false,
         }
     }
 
@@ -32,14 +37,27 @@ impl Printer {
         self.output.skipped()
     }
 
-    /// One of many.
+    /// One of many. That nobody reads them any more is an error; that they cannot be written otherwise,
+    /// to a full disk perhaps, is said once and does not end what is reported.
     pub fn interim(&mut self, report: &(impl Serialize + Display)) -> Result<()> {
-        if self.json {
-            self.output.line(&serde_json::to_string(report)?)?;
+        let written = if self.json {
+            self.output.line(&serde_json::to_string(report)?)
         } else {
-            self.output.draw(&report.to_string(), PROMPT)?;
+            self.output.draw(&report.to_string(), PROMPT)
+        };
+        match written {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => self.tell(&error),
+            written => written?,
         }
         Ok(())
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.told, true) {
+            say(format_args!(
+                "reports cannot be written: {error}; the run goes on"
+            ));
+        }
     }
 
     /// The last one.
