@@ -1,7 +1,9 @@
 //! One instance at a time: a lock that says who holds it and that no kind of death leaves behind.
 //!
 //! The lock is the abstract unix socket `netbpf/NAME`, which is per network namespace by itself.
-//! Its owner keeps it listening; connecting to it names the owner's pid (`SO_PEERCRED`).
+//! Its owner keeps it listening; connecting to it names the owner's user and process
+//! (`SO_PEERCRED`). Anybody may take an abstract name: only a process of our own user counts as a
+//! holder, another user's is named and refused.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,17 +13,19 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getsockopt, shutdown, socket,
-    sockopt,
-};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::failure::Failure;
-use crate::process;
+
+mod holder;
+
+pub use holder::Holder;
+use holder::{Answer, ask, keeper};
 
 /// How long the last `ip` command of a killed owner may take to end.
 const ORPHANS_END: Duration = Duration::from_secs(5);
+/// After this long somebody else is thought of, who has the name and does not listen.
+const COPIES_END: Duration = Duration::from_millis(20);
 
 /// The right to be the only one of that name in this network namespace.
 #[derive(Debug)]
@@ -38,7 +42,8 @@ impl Instance {
         let address = format!("netbpf/{name}");
         let listen = SocketAddr::from_abstract_name(&address)
             .with_context(|| format!("the name {name} is too long for a lock"))?;
-        let deadline = Instant::now() + ORPHANS_END;
+        let start = Instant::now();
+        let mut looked = false;
         loop {
             match UnixListener::bind_addr(&listen) {
                 Ok(socket) => return Ok(Instance { socket }),
@@ -47,22 +52,38 @@ impl Instance {
                     return Err(error).with_context(|| format!("bind the socket @{address}"));
                 }
             }
-            match holder(&address).with_context(|| format!("ask the socket @{address}"))? {
-                Holder::Pid(pid) => {
+            let mut answer = ask(&address).with_context(|| asking(&address))?;
+            if matches!(answer, Answer::Ending) && !looked && start.elapsed() > COPIES_END {
+                looked = true;
+                let kept = keeper(&address).with_context(|| asking(&address))?;
+                // A child of ours is waited for.
+                if let Some(Answer::Foreign { uid, pid }) = kept {
+                    answer = Answer::Foreign { uid, pid };
+                }
+            }
+            match answer {
+                Answer::Holder(Holder { pid, .. }) => {
                     return Err(Failure::Conflict(format!(
                         "{name} is already running as pid {pid}; stop it first"
                     ))
                     .into());
                 }
-                Holder::Unnamed => {
+                Answer::Foreign { uid, pid } => {
+                    return Err(Failure::Conflict(format!(
+                        "user {uid} holds the name @{address} as pid {pid}; that is not an instance of \
+                         your own: end it first"
+                    ))
+                    .into());
+                }
+                Answer::Unnamed => {
                     return Err(Failure::Conflict(format!(
                         "{name} is already running, as a process that cannot be named from here \
                          (ss -xlp may show it); stop it first"
                     ))
                     .into());
                 }
-                Holder::Ending if Instant::now() < deadline => sleep(Duration::from_millis(1)),
-                Holder::Ending => {
+                Answer::Ending if start.elapsed() < ORPHANS_END => sleep(Duration::from_millis(1)),
+                Answer::Ending => {
                     return Err(Failure::Conflict(format!(
                         "a killed {name} still has a child that holds the socket @{address}; \
                          end it (ss -xlp shows it)"
@@ -73,13 +94,13 @@ impl Instance {
         }
     }
 
-    /// The pid of who has that lock, if anybody has.
-    pub fn holder(name: &str) -> Result<Option<i32>> {
+    /// Who has that lock, if a process of our own user has.
+    pub fn holder(name: &str) -> Result<Option<Holder>> {
         let address = format!("netbpf/{name}");
-        match holder(&address).with_context(|| format!("ask the socket @{address}"))? {
-            Holder::Pid(pid) => Ok(Some(pid)),
-            Holder::Ending => Ok(None),
-            Holder::Unnamed => Err(Failure::Conflict(format!(
+        match ask(&address).with_context(|| asking(&address))? {
+            Answer::Holder(holder) => Ok(Some(holder)),
+            Answer::Foreign { .. } | Answer::Ending => Ok(None),
+            Answer::Unnamed => Err(Failure::Conflict(format!(
                 "{name} is running as a process that cannot be named from here (ss -xlp may show \
                  it)"
             ))
@@ -102,37 +123,8 @@ impl AsFd for Instance {
     }
 }
 
-enum Holder {
-    Pid(i32),
-    /// It lives in a pid namespace that we cannot see, or was asked too often: nobody takes the
-    /// connections out of its queue.
-    Unnamed,
-    /// It has just gone, or is dead and an `ip` command of its still has to die.
-    Ending,
-}
-
-fn holder(address: &str) -> nix::Result<Holder> {
-    // Not blocking: a full queue would block for ever.
-    let client = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
-    match connect(
-        client.as_raw_fd(),
-        &UnixAddr::new_abstract(address.as_bytes())?,
-    ) {
-        Ok(()) => {}
-        Err(Errno::ECONNREFUSED) => return Ok(Holder::Ending),
-        Err(Errno::EAGAIN) => return Ok(Holder::Unnamed),
-        Err(errno) => return Err(errno),
-    }
-    Ok(match getsockopt(&client, sockopt::PeerCredentials)?.pid() {
-        0 => Holder::Unnamed,
-        pid if process::pid_is_alive(pid) => Holder::Pid(pid),
-        _ => Holder::Ending,
-    })
+fn asking(address: &str) -> String {
+    format!("ask the socket @{address}")
 }
 
 #[cfg(test)]
@@ -140,6 +132,8 @@ mod tests {
     use super::*;
     use crate::child;
     use std::env;
+    use std::fs;
+    use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
     use std::sync::mpsc::channel;
     use std::thread;
@@ -162,6 +156,24 @@ mod tests {
         ));
         drop(first);
         Instance::claim(&name).unwrap();
+    }
+
+    #[test]
+    fn a_holder_is_known_however_often_it_was_asked() {
+        let name = format!("test of questions in {}", std::process::id());
+        let first = Instance::claim(&name).unwrap();
+        let address = SocketAddr::from_abstract_name(format!("netbpf/{name}")).unwrap();
+        // A full queue would block.
+        let backlog = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        for _ in 0..=backlog.trim().parse().unwrap() {
+            drop(UnixStream::connect_addr(&address).unwrap());
+        }
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(Instance::holder(&name).unwrap().unwrap().pid, own);
+        let refused = Instance::claim(&name).unwrap_err().to_string();
+        assert!(refused.contains(&format!("as pid {own};")), "{refused}");
+        drop(first);
+        assert!(Instance::holder(&name).unwrap().is_none());
     }
 
     #[test]

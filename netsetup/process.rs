@@ -19,22 +19,19 @@ impl Process {
     /// The calling process.
     pub fn current() -> Result<Process> {
         let pid = i32::try_from(std::process::id()).context("own pid")?;
-        let stat = Stat::read(pid).with_context(|| format!("read /proc/{pid}/stat"))?;
-        Ok(Process {
-            pid,
-            start_time: stat.start_time,
-        })
+        Process::of(pid).with_context(|| format!("read /proc/{pid}/stat"))
+    }
+
+    /// The process that the pid means now, if there is one.
+    pub(crate) fn of(pid: i32) -> Option<Process> {
+        let start_time = Stat::read(pid)?.start_time;
+        Some(Process { pid, start_time })
     }
 
     /// Whether it still runs; a process that waits to be reaped holds nothing any more.
     pub fn is_alive(&self) -> bool {
         Stat::read(self.pid).is_some_and(|stat| stat.running && stat.start_time == self.start_time)
     }
-}
-
-/// Whether some process of that pid runs.
-pub(crate) fn pid_is_alive(pid: i32) -> bool {
-    Stat::read(pid).is_some_and(|stat| stat.running)
 }
 
 /// `/proc/PID/stat`.

@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use libbpf_rs::MapHandle;
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
-use netsetup::instance::Instance;
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use netsetup::instance::{Holder, Instance};
 
 use super::label::{STEM, pinned_labels};
 use super::maps::Maps;
@@ -163,7 +160,7 @@ impl Attached {
 /// Who answers for a program with these maps: who holds them. (We do ourselves, to look at them, and
 /// perhaps have the lock already.)
 fn owner_of(port: &Port, maps: &Maps) -> Result<Owner> {
-    if let Some(pid) = Instance::holder(&port::lock_of(STEM, &port.name))?
+    if let Some(Holder { pid, .. }) = Instance::holder(&port::lock_of(STEM, &port.name))?
         && pid.cast_unsigned() != std::process::id()
         && holds(pid, maps.cells_id()?)
     {
@@ -210,11 +207,12 @@ fn maps_of(program: u32) -> Result<Option<Maps>> {
 
 /// Asks a process to end, and waits until it has.
 fn end(pid: i32, interface: &str) -> Result<()> {
-    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(errno).with_context(|| format!("end pid {pid}")),
-    }
     let lock = port::lock_of(STEM, interface);
+    // Only who still has the lock: the pid alone may be another process's by now.
+    match Instance::holder(&lock)? {
+        Some(holder) if holder.pid == pid => holder.terminate()?,
+        _ => {}
+    }
     until(|| Ok(Instance::holder(&lock)?.is_none()))?
         .with_context(|| format!("pid {pid} was asked to end and still runs"))
 }

@@ -1,0 +1,134 @@
+//! Locks whose name a stranger has, or whose owner's pid is another process's by now.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use netsetup::failure::Failure;
+use netsetup::instance::Instance;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use testbed::{sandbox, step};
+
+const NAME: &str = "tokenbucket on v0";
+const NOBODY: u32 = 65534;
+
+/// Starts a process whose standard input is the lock's socket, and which listens there if asked to.
+fn keep(mut command: Command, listens: bool) -> Child {
+    let kind = (AddressFamily::Unix, SockType::Stream);
+    let kept = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None);
+    let kept = step("open a socket", kept);
+    let address = UnixAddr::new_abstract(format!("netbpf/{NAME}").as_bytes());
+    let address = step("make the address", address);
+    step("take the name", bind(kept.as_raw_fd(), &address));
+    if listens {
+        // SAFETY: listen is a system call that takes no lock and no memory.
+        unsafe {
+            command.pre_exec(|| Ok(Errno::result(libc::listen(0, 1)).map(drop)?));
+        }
+    }
+    step("start the keeper", command.stdin(kept).spawn())
+}
+
+#[test]
+fn what_another_user_holds_is_named_at_once_and_never_a_holder() {
+    let name = "what_another_user_holds_is_named_at_once_and_never_a_holder";
+    sandbox::run(name, |_| {
+        for listens in [true, false] {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("100").uid(NOBODY).gid(NOBODY);
+            let mut squatter = keep(sleep, listens);
+            let asked = Instant::now();
+            let refused = Instance::claim(NAME).unwrap_err();
+            let took = asked.elapsed();
+            let held = Instance::holder(NAME);
+            squatter.kill().unwrap();
+            squatter.wait().unwrap();
+
+            let kind = refused.downcast_ref::<Failure>();
+            assert!(matches!(kind, Some(Failure::Conflict(_))), "{refused:#}");
+            let who = format!(
+                "user {NOBODY} holds the name @netbpf/{NAME} as pid {};",
+                squatter.id()
+            );
+            assert!(refused.to_string().starts_with(&who), "{refused}");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            assert!(held.unwrap().is_none());
+            Instance::claim(NAME).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_holder_of_our_own_is_found_and_ended() {
+    sandbox::run("a_holder_of_our_own_is_found_and_ended", |_| {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("100");
+        let mut child = keep(sleep, true);
+        let holder = Instance::holder(NAME).unwrap().unwrap();
+        assert_eq!(holder.pid.cast_unsigned(), child.id());
+        holder.terminate().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
+        assert!(Instance::holder(NAME).unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_process_that_has_got_the_pid_of_a_dead_holder_is_none() {
+    let name = "a_process_that_has_got_the_pid_of_a_dead_holder_is_none";
+    sandbox::run(name, |_| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 3<&0; sleep 100 & echo $!"]);
+        shell.stdout(Stdio::piped());
+        let mut owner = keep(shell, true);
+        let mut line = String::new();
+        let mut said = BufReader::new(owner.stdout.take().unwrap());
+        said.read_line(&mut line).unwrap();
+        let orphan = Pid::from_raw(line.trim().parse().unwrap());
+        let dead = Pid::from_raw(owner.id().cast_signed());
+        owner.wait().unwrap();
+
+        let stranger = sleep_as(dead);
+        let holder = Instance::holder(NAME);
+        for pid in [stranger, orphan] {
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        waitpid(stranger, None).unwrap();
+        assert!(holder.unwrap().is_none());
+        // As soon as the orphan has ended.
+        Instance::claim(NAME).unwrap();
+    });
+}
+
+/// A process of this very pid, which sleeps.
+fn sleep_as(pid: Pid) -> Pid {
+    let tid = [pid.as_raw()];
+    // SAFETY: all zeros ask for nothing.
+    let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
+    clone.exit_signal = libc::SIGCHLD as u64;
+    clone.set_tid = tid.as_ptr() as u64;
+    clone.set_tid_size = 1;
+    // SAFETY: the arguments live through the call; without CLONE_VM this is a fork, whose child makes
+    // system calls only.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const clone, size_of_val(&clone)) } {
+        0 => {
+            // SAFETY: no lock and no memory is taken.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::pause();
+                libc::_exit(0)
+            }
+        }
+        child => {
+            assert_eq!(Errno::result(child), Ok(i64::from(pid.as_raw())));
+            pid
+        }
+    }
+}
