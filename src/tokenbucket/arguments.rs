@@ -268,19 +268,21 @@ impl Arguments {
         }
     }
 
-    /// The state machine that judges packets.
+    /// The state machine that judges packets; one that cannot is refused here, before anything is changed.
     pub fn machine(&self) -> Result<Machine, Failure> {
         let machine = match &self.xfsm {
             Some(name) => Machine::find(name)?,
             None => Machine::tokenbucket()?,
         };
-        match self.rule()? {
+        let machine = match self.rule()? {
             Rule::Tokens {
                 tokens,
                 regeneration,
-            } => machine.with_tokens(tokens, regeneration),
-            _ => Ok(machine),
-        }
+            } => machine.with_tokens(tokens, regeneration)?,
+            _ => machine,
+        };
+        machine.compile(self.count == Count::Segments)?;
+        Ok(machine)
     }
 
     /// What every flow may send; refused here, before anything is changed.
