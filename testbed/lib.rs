@@ -2,10 +2,11 @@
 //!
 //! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
 //! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
-//! [`process`] runs the binary under test, [`tool`] says what holds for each of them, [`reports`] and
-//! [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, for example those of a
-//! [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`] stands in for a program that may not be there. [`bpf`] watches
-//! what the kernel frees late, [`others`] are programs of somebody else.
+//! [`process`] runs the binary under test, [`tool`] and [`job`] say what holds for each of them,
+//! [`reports`] and [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, for
+//! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
+//! stands in for a program that may not be there. [`bpf`] watches what the kernel frees late, [`others`]
+//! are programs of somebody else.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -14,6 +15,7 @@
 
 pub mod bpf;
 pub mod cpus;
+pub mod job;
 pub mod line;
 pub mod namespace;
 pub mod netserver;

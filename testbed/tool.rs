@@ -1,10 +1,9 @@
-//! A tool of this repository, and what is promised of every one of them at its start and its end.
+//! A tool of this repository, and what is promised of every one of them where it is refused or fails.
 
 use crate::process::{Ended, Process};
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
-use crate::{long, step};
-use nix::sys::signal::Signal;
+use crate::step;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -48,12 +47,32 @@ impl Tool {
     /// It is refused with this exit code, in one line with these words in it, and nothing is changed.
     #[track_caller]
     pub fn assert_refused(&self, sandbox: &Sandbox, arguments: &str, code: i32, words: &str) {
-        self.assert_command_refused(sandbox, self.command(arguments), code, words);
+        self.assert_each_refused(sandbox, [(arguments, code, words)]);
+    }
+
+    /// The same of many calls.
+    #[track_caller]
+    pub fn assert_each_refused<'w>(
+        &self,
+        sandbox: &Sandbox,
+        calls: impl IntoIterator<Item = (impl AsRef<str>, i32, &'w str)>,
+    ) {
+        let before = sandbox.snapshot();
+        for (arguments, code, words) in calls {
+            let command = self.command(arguments.as_ref());
+            self.assert_command_refused(sandbox, &before, command, code, words);
+        }
     }
 
     #[track_caller]
-    fn assert_command_refused(&self, sandbox: &Sandbox, command: Command, code: i32, words: &str) {
-        let before = sandbox.snapshot();
+    fn assert_command_refused(
+        &self,
+        sandbox: &Sandbox,
+        before: &Snapshot,
+        command: Command,
+        code: i32,
+        words: &str,
+    ) {
         let what = format!("{command:?}");
         let ended = sandbox.start(command).finish(ENDS_WITHIN);
         assert_eq!(ended.status.code(), Some(code), "{what}: {ended:?}");
@@ -72,23 +91,22 @@ impl Tool {
         // Where everybody can reach it: a checkout may be under /root.
         let copy = format!("/run/{}", self.name());
         step("copy the tool", std::fs::copy(self.path, &copy));
+        let before = sandbox.snapshot();
         for arguments in calls {
             let mut command = Command::new(&copy);
             command.args(arguments.split_whitespace());
             command.uid(NOBODY).gid(NOBODY);
-            self.assert_command_refused(sandbox, command, 3, "CAP_BPF");
+            self.assert_command_refused(sandbox, &before, command, 3, "CAP_BPF");
         }
         step("remove the copy", std::fs::remove_file(copy));
     }
 
     /// All that it said is one line, an error.
     #[track_caller]
-    pub fn assert_one_line(&self, ended: &Ended) {
-        let Ended { stdout, stderr, .. } = ended;
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        let says_who = format!("{}: ", self.name());
-        assert!(stderr.starts_with(&says_who), "{stderr}");
-        assert_eq!(stdout, "");
+    fn assert_one_line(&self, ended: &Ended) {
+        assert_eq!(self.errors(ended).len(), 1, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert_eq!(ended.stdout, "");
     }
 
     /// Something happens to an interface that it uses: it says so in a line that names the interface,
@@ -107,60 +125,17 @@ impl Tool {
         let ended = process.finish(ENDS_WITHIN);
         ended.assert_code(1);
         assert!(said < AT_ONCE, "said only after {said:?}");
-        let says_who = format!("{}: ", self.name());
-        let lines = ended.stderr.lines();
-        let errors: Vec<&str> = lines.filter(|line| line.starts_with(&says_who)).collect();
-        assert_eq!(errors.len(), 1, "{}", ended.stderr);
-        assert!(errors[0].contains(interface), "{}", ended.stderr);
+        let [error] = self.errors(&ended)[..] else {
+            panic!("one line: {}", ended.stderr);
+        };
+        assert!(error.contains(interface), "{error}");
         ended
     }
-}
 
-/// Every way to ask for the end is obeyed at once and leaves nothing. `start` takes more arguments and
-/// comes back when the tool is at work; `check` looks at what it has said.
-#[track_caller]
-pub fn assert_every_end_leaves_nothing<'a>(
-    sandbox: &'a Sandbox,
-    start: impl Fn(&str) -> Process<'a>,
-    check: impl Fn(&Ended),
-) {
-    let before = sandbox.snapshot();
-    let is_clean = |how: &str, ended: &Ended| {
-        ended.assert_code(0);
-        check(ended);
-        before.assert_same(&sandbox.snapshot(), how);
-    };
-    let mut process = start("");
-    process.write("\n");
-    is_clean("Enter", &process.ends_at_once("Enter"));
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let process = start("");
-        process.signal(signal);
-        is_clean(signal.as_str(), &process.ends_at_once(signal.as_str()));
+    /// Its lines that are errors: those that begin with its name.
+    pub fn errors<'e>(&self, ended: &'e Ended) -> Vec<&'e str> {
+        let says_who = format!("{}: ", self.name());
+        let lines = ended.stderr.lines();
+        lines.filter(|line| line.starts_with(&says_who)).collect()
     }
-    let process = start("--duration 1.5");
-    let ready = Instant::now();
-    let ended = process.finish(ENDS_WITHIN);
-    assert!(ready.elapsed() > Duration::from_secs(1), "ended too early");
-    is_clean("--duration", &ended);
-}
-
-/// What a tool left on the user's interfaces or in the machine, if anything: the rest of the changes is
-/// what the user did himself.
-pub fn left(before: &Snapshot, after: &Snapshot) -> Option<String> {
-    let ours = ["] tcx ", "] filter ", "] qdisc clsact", "file ", "process "];
-    let changes = before.changes(after);
-    let mut added = changes.lines().filter(|line| line.starts_with('+'));
-    let left = added.find(|line| ours.iter().any(|kind| line.contains(kind)));
-    left.map(str::to_owned)
-}
-
-/// Moments to kill a tool at, from its start to a bit after it was `ready`.
-pub fn moments(name: &str, ready: Duration) -> impl Iterator<Item = Duration> {
-    let count = if long(name, "20 moments, not 100") {
-        100
-    } else {
-        20
-    };
-    (0..count).map(move |number| ready * number * 11 / (count * 10))
 }

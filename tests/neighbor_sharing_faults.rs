@@ -4,31 +4,28 @@
 #[path = "../netsetup/tests/kill_point/mod.rs"]
 mod kill_point;
 
-use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use testbed::job::{Job, Ready, left};
 use testbed::namespace::{Namespace, Place, Veth};
-use testbed::process::{Input, Output, Process};
+use testbed::process::{Input, Output};
 use testbed::sandbox::{self, Sandbox};
 use testbed::schema::Schema;
 use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN, Tool};
-use testbed::tool::{assert_every_end_leaves_nothing, left, moments};
 use testbed::traffic::reaches;
 use testbed::tun::{self, Tun};
 use testbed::{is_installed, long};
 
 const TOOL: Tool = Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
-const READY: &str = "Press enter when finished: ";
 
-/// The simulation, ready.
-fn simulation<'a>(sandbox: &'a Sandbox, arguments: &str) -> Process<'a> {
-    let process = sandbox.start(TOOL.command(arguments));
-    process.wait_for(READY, READY_WITHIN);
-    process
+/// The simulation.
+fn simulation(sandbox: &Sandbox) -> Job<'_> {
+    let ready = Ready::Says("Press enter when finished: ");
+    Job::new(sandbox, TOOL, "", ready)
 }
 
 const OVER: &str = "--wan wan0 --neighbor nb0 --lan lan0";
@@ -40,17 +37,16 @@ fn interfaces() -> [Veth; 3] {
     ["wan0", "nb0", "lan0"].map(|name| Veth::new((&here, &format!("{name}-far")), (&here, name)))
 }
 
-/// On these interfaces, attached.
-fn sharing<'a>(sandbox: &'a Sandbox, arguments: &str) -> Process<'a> {
-    let process = sandbox.start(TOOL.command(&format!("{OVER} {arguments}")));
-    process.wait_for_error("Sharing ", READY_WITHIN);
-    process
+/// On these interfaces.
+fn sharing<'a>(sandbox: &'a Sandbox, arguments: &str) -> Job<'a> {
+    let arguments = format!("{OVER} {arguments}");
+    Job::new(sandbox, TOOL, &arguments, Ready::SaysAside("Sharing "))
 }
 
 #[test]
 fn the_lines_are_those_of_the_original() {
     sandbox::run("the_lines_are_those_of_the_original", |sandbox| {
-        let process = simulation(sandbox, "");
+        let process = simulation(sandbox).at_work("");
         let said = process.stdout();
         let server = "Starting netserver with host 'IN(6)ADDR_ANY' port '12865' \
                       and family AF_UNSPEC\n";
@@ -79,25 +75,14 @@ fn the_lines_are_those_of_the_original() {
 #[test]
 fn every_end_leaves_nothing() {
     sandbox::run("every_end_leaves_nothing", |sandbox| {
-        let start = |arguments: &str| simulation(sandbox, arguments);
-        assert_every_end_leaves_nothing(sandbox, start, |ended| assert_eq!(ended.stderr, ""));
+        simulation(sandbox).assert_every_end_leaves_nothing();
     });
 }
 
 #[test]
 fn without_standard_input_it_runs_on_and_sleeps() {
     sandbox::run("without_standard_input_it_runs_on_and_sleeps", |sandbox| {
-        for input in [Input::Closed, Input::AtEnd] {
-            let process = sandbox.start_with(TOOL.command(""), input, Output::Read);
-            process.wait_for(READY, READY_WITHIN);
-            let spent = process.cpu_time();
-            sleep(Duration::from_secs(3));
-            let spent = process.cpu_time() - spent;
-            // It looks after its table once a second.
-            assert!(spent <= Duration::from_millis(150), "{input:?}: {spent:?}");
-            process.signal(Signal::SIGTERM);
-            process.finish(ENDS_WITHIN).assert_code(0);
-        }
+        simulation(sandbox).assert_sleeps_without_input();
     });
 }
 
@@ -105,22 +90,12 @@ fn without_standard_input_it_runs_on_and_sleeps() {
 fn an_output_that_nobody_takes_ends_it() {
     sandbox::run("an_output_that_nobody_takes_ends_it", |sandbox| {
         let _interfaces = interfaces();
-        for arguments in ["", OVER, "--json --interval 100ms"] {
-            let before = sandbox.snapshot();
-            let broken = sandbox.start_with(TOOL.command(arguments), Input::Open, Output::Broken);
-            let ended = broken.finish(READY_WITHIN);
-            ended.assert_code(0);
-            // On interfaces it says on stderr what it does.
-            assert!(!ended.stderr.contains("neighbor_sharing: "), "{ended:?}");
-            before.assert_same(&sandbox.snapshot(), "after a closed output");
+        let reports = Ready::SaysAside("Press enter");
+        let reports = Job::new(sandbox, TOOL, "--json --interval 100ms", reports);
+        for job in [simulation(sandbox), sharing(sandbox, ""), reports] {
+            job.assert_ends_with_its_reader();
         }
-        let before = sandbox.snapshot();
-        let full = sandbox.start_with(TOOL.command(""), Input::Open, Output::Full);
-        let ended = full.finish(READY_WITHIN);
-        ended.assert_code(1);
-        TOOL.assert_one_line(&ended);
-        assert!(ended.stderr.contains("No space left"), "{}", ended.stderr);
-        before.assert_same(&sandbox.snapshot(), "after a full disk");
+        simulation(sandbox).assert_fails_on_a_full_disk("");
     });
 }
 
@@ -128,36 +103,15 @@ fn an_output_that_nobody_takes_ends_it() {
 fn a_signal_at_any_stage_of_the_start_ends_it() {
     let name = "a_signal_at_any_stage_of_the_start_ends_it";
     sandbox::run(name, |sandbox| {
-        let step = if long(name, "every 100 ms, not every 25") {
-            25
-        } else {
-            100
-        };
-        let before = sandbox.snapshot();
-        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-        for (number, after) in (0..=600).step_by(step).enumerate() {
-            let signal = signals[number % signals.len()];
-            let process = sandbox.start(TOOL.command(""));
-            sleep(Duration::from_millis(after));
-            process.signal(signal);
-            let ended = process.finish(ENDS_WITHIN);
-            let when = format!("{signal} after {after} ms");
-            // In its very first moments it has not even taken over the signals, nor made anything.
-            let too_early = after < 50 && ended.status.signal() == Some(signal as i32);
-            assert!(
-                ended.status.code() == Some(0) || too_early,
-                "{when}: {ended:?}"
-            );
-            assert_eq!(ended.stderr, "", "{when}");
-            before.assert_same(&sandbox.snapshot(), &when);
-        }
+        let start = Duration::from_millis(600);
+        simulation(sandbox).assert_signals_end_its_start(name, start);
     });
 }
 
 #[test]
 fn it_is_small_and_alone() {
     sandbox::run("it_is_small_and_alone", |sandbox| {
-        let process = simulation(sandbox, "");
+        let process = simulation(sandbox).at_work("");
         let ready = process.started().elapsed();
         let memory = process.peak_memory_kib();
         println!("ready after {ready:?}, {memory} KiB at the peak");
@@ -184,18 +138,7 @@ fn it_is_small_and_alone() {
 fn after_kill_9_at_any_time_the_next_start_works_and_cleans_up() {
     let name = "after_kill_9_at_any_time_the_next_start_works_and_cleans_up";
     sandbox::run(name, |sandbox| {
-        let before = sandbox.snapshot();
-        let mut process = simulation(sandbox, "");
-        let ready = process.started().elapsed();
-        process.write("\n");
-        process.finish(ENDS_WITHIN).assert_code(0);
-        for after in moments(name, ready) {
-            sandbox.start(TOOL.command("")).kill_after(after);
-            let mut process = simulation(sandbox, "");
-            process.write("\n");
-            process.finish(ENDS_WITHIN).assert_code(0);
-            before.assert_same(&sandbox.snapshot(), &format!("killed after {after:?}"));
-        }
+        simulation(sandbox).assert_cleans_up_after_kill_9(name);
     });
 }
 
@@ -203,22 +146,8 @@ fn after_kill_9_at_any_time_the_next_start_works_and_cleans_up() {
 fn assert_killed_on_interfaces(name: &str, attach: &str) {
     sandbox::run(name, |sandbox| {
         let _interfaces = interfaces();
-        let before = sandbox.snapshot();
-        let arguments = format!("--attach {attach}");
-        let mut process = sharing(sandbox, &arguments);
-        let ready = process.started().elapsed();
-        process.write("\n");
-        process.finish(ENDS_WITHIN).assert_code(0);
-        before.assert_same(&sandbox.snapshot(), "after a quiet end");
-        for after in moments(name, ready) {
-            sandbox
-                .start(TOOL.command(&format!("{OVER} {arguments}")))
-                .kill_after(after);
-            let mut process = sharing(sandbox, &arguments);
-            process.write("\n");
-            process.finish(ENDS_WITHIN).assert_code(0);
-            before.assert_same(&sandbox.snapshot(), &format!("killed after {after:?}"));
-        }
+        let job = sharing(sandbox, &format!("--attach {attach}"));
+        job.assert_cleans_up_after_kill_9(name);
     });
 }
 
@@ -261,9 +190,7 @@ fn filters_go_with_the_next_run_whichever_message_was_the_last() {
         for (number, at) in messages.iter().enumerate().step_by(every) {
             let when = format!("killed before message {number} of {count}");
             assert_eq!(killed(Some(*at)).code, None, "{when}");
-            let mut process = sharing(sandbox, "--attach clsact");
-            process.write("\n");
-            process.finish(ENDS_WITHIN).assert_code(0);
+            sharing(sandbox, "--attach clsact").run();
             before.assert_same(&sandbox.snapshot(), &when);
         }
     });
@@ -278,13 +205,7 @@ fn it_starts_and_ends_again_and_again() {
         } else {
             5
         };
-        let before = sandbox.snapshot();
-        for time in 0..times {
-            let mut process = simulation(sandbox, "");
-            process.write("\n");
-            process.finish(ENDS_WITHIN).assert_code(0);
-            before.assert_same(&sandbox.snapshot(), &format!("after start {time}"));
-        }
+        simulation(sandbox).assert_starts_and_ends(times);
     });
 }
 
@@ -293,11 +214,11 @@ fn a_second_instance_is_refused_with_the_pid_of_the_first() {
     let name = "a_second_instance_is_refused_with_the_pid_of_the_first";
     sandbox::run(name, |sandbox| {
         let _interfaces = interfaces();
-        let first = simulation(sandbox, "");
+        let first = simulation(sandbox).at_work("");
         let pid = format!("pid {}", first.pid());
         TOOL.assert_refused(sandbox, "", 5, &pid);
         TOOL.assert_refused(sandbox, "--demo", 5, &pid);
-        let shared = sharing(sandbox, "");
+        let shared = sharing(sandbox, "").at_work("");
         let pid = format!("pid {}", shared.pid());
         TOOL.assert_refused(sandbox, OVER, 5, &pid);
         TOOL.assert_refused(sandbox, "--wan wan0 --neighbor lan0", 5, &pid);
@@ -340,7 +261,7 @@ fn an_interface_of_the_simulation_that_goes_ends_it() {
                 ("neighbor2a", "link set neighbor2a netns local0"),
                 ("wan0a", "netns delete wan0"),
             ] {
-                let process = simulation(sandbox, "");
+                let process = simulation(sandbox).at_work("");
                 TOOL.assert_ends_after(process, interface, || drop(here.ip(words)));
                 before.assert_same(&sandbox.snapshot(), words);
             }
@@ -362,7 +283,7 @@ fn an_interface_of_the_user_that_goes_ends_it() {
             ] {
                 let _interfaces = interfaces();
                 let before = sandbox.snapshot();
-                let process = sharing(sandbox, &format!("--attach {attach}"));
+                let process = sharing(sandbox, &format!("--attach {attach}")).at_work("");
                 TOOL.assert_ends_after(process, interface, || drop(here.ip(words)));
                 assert_eq!(
                     left(&before, &sandbox.snapshot()),
@@ -378,7 +299,7 @@ fn an_interface_of_the_user_that_goes_ends_it() {
 fn bad_input_changes_nothing() {
     sandbox::run("bad_input_changes_nothing", |sandbox| {
         let _interfaces = interfaces();
-        for (arguments, code, words) in [
+        let alone = [
             ("--wan wan7 --neighbor nb0", 2, "wan7"),
             ("--wan wan0 --neighbor nb7", 2, "nb7"),
             ("--wan wan0 --neighbor nb0 --lan x*", 2, "x*"),
@@ -403,16 +324,16 @@ fn bad_input_changes_nothing() {
             ("--max-entries 4", 2, "4"),
             ("--no-such-option", 2, "--no-such-option"),
             ("word", 2, "word"),
-        ] {
-            TOOL.assert_refused(sandbox, arguments, code, words);
-            if !arguments.contains("--wan") && !arguments.contains("--neighbor n") {
-                // A share of four addresses is enough for two ports.
-                if arguments != "--max-entries 4" {
-                    let arguments = format!("{OVER} {arguments}");
-                    TOOL.assert_refused(sandbox, &arguments, code, words);
-                }
-            }
-        }
+        ];
+        TOOL.assert_each_refused(sandbox, alone);
+        // A share of four addresses is enough for two ports.
+        let on_interfaces = alone.into_iter().filter(|(arguments, ..)| {
+            let named = arguments.contains("--wan") || arguments.contains("--neighbor n");
+            !named && *arguments != "--max-entries 4"
+        });
+        let on_interfaces = on_interfaces
+            .map(|(arguments, code, words)| (format!("{OVER} {arguments}"), code, words));
+        TOOL.assert_each_refused(sandbox, on_interfaces);
     });
 }
 
@@ -448,32 +369,9 @@ fn a_link_that_is_not_parsed_is_refused_by_its_type() {
 fn what_is_not_confirmed_is_undone() {
     sandbox::run("what_is_not_confirmed_is_undone", |sandbox| {
         let _interfaces = interfaces();
-        let before = sandbox.snapshot();
         for attach in ["tcx", "clsact"] {
-            let process = sharing(sandbox, &format!("--attach {attach} --confirm 1"));
-            let ended = process.finish(ENDS_WITHIN);
-            ended.assert_code(1);
-            assert!(ended.stderr.contains("not confirmed"), "{}", ended.stderr);
-            before.assert_same(&sandbox.snapshot(), "not confirmed");
-        }
-        for by_signal in [true, false] {
-            let mut process = sharing(sandbox, "--confirm 2");
-            process.wait_for_error("unless", ENDS_WITHIN);
-            if by_signal {
-                process.signal(Signal::SIGUSR1);
-            } else {
-                process.write("\n");
-            }
-            process.wait_for_error("confirmed", ENDS_WITHIN);
-            sleep(Duration::from_millis(2500));
-            assert_ne!(
-                before.changes(&sandbox.snapshot()),
-                "",
-                "it is still attached"
-            );
-            process.write("\n");
-            process.finish(ENDS_WITHIN).assert_code(0);
-            before.assert_same(&sandbox.snapshot(), "confirmed, and ended");
+            let job = sharing(sandbox, &format!("--attach {attach}"));
+            job.assert_undone_unless_confirmed();
         }
     });
 }
@@ -483,7 +381,7 @@ fn after_attaching_it_needs_no_capability() {
     sandbox::run("after_attaching_it_needs_no_capability", |sandbox| {
         let _interfaces = interfaces();
         let before = sandbox.snapshot();
-        let mut process = sharing(sandbox, "--attach tcx --json --interval 200ms");
+        let mut process = sharing(sandbox, "--attach tcx").at_work("--json --interval 200ms");
         process.assert_powerless();
         // Counters are still read, and the table tended.
         sleep(Duration::from_millis(1500));
@@ -503,7 +401,7 @@ fn every_line_of_json_is_as_the_schema_says() {
         for arguments in ["", "--direction upload --dry-run --police-at lan"] {
             let command = format!("--json --interval 200ms --duration 2 {arguments}");
             let process = sandbox.start_with(TOOL.command(&command), Input::AtEnd, Output::Read);
-            process.wait_for_error(READY, READY_WITHIN);
+            process.wait_for_error("Press enter when finished: ", READY_WITHIN);
             let wan = Place::named("wan0");
             assert!(reaches(&wan, [172, 16, 1, 100].into()));
             let ended = process.finish(ENDS_WITHIN);

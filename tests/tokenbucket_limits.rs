@@ -715,12 +715,12 @@ fn knock(line: &Line, to: IpAddr, ports: [u16; 3], pause: Duration) {
 fn a_sequence_of_knocks_opens_a_port_to_its_source() {
     let name = "a_sequence_of_knocks_opens_a_port_to_its_source";
     sandbox::run(name, |sandbox| {
-        let (pause, open) = (Duration::from_secs(1), Duration::from_secs(2));
+        let (pause, open) = (Duration::from_secs(1), Duration::from_millis(1500));
         let path = "src/tokenbucket/machines/port_knocking.toml";
         let text = step(path, fs::read_to_string(path));
         let short = text
             .replace("pause = \"5s\"", "pause = \"1s\"")
-            .replace("open = \"30s\"", "open = \"2s\"");
+            .replace("open = \"30s\"", "open = \"1500ms\"");
         assert_ne!(short, text, "its times are written in another way");
         let file = "/run/knocking.toml";
         step(file, fs::write(file, short));

@@ -16,12 +16,13 @@ use limiting::{BURST, Bucket, DEFAULT, LEFT, TOOL, burst, ipv4, limit, number};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 use testbed::bpf::remove_folders_of_tc;
+use testbed::job::moments;
 use testbed::line::{Line, datagram, of};
 use testbed::namespace::{Place, Veth};
 use testbed::process::Ended;
 use testbed::sandbox::{self, Sandbox};
 use testbed::schema::Schema;
-use testbed::tool::{ENDS_WITHIN, moments};
+use testbed::tool::ENDS_WITHIN;
 use testbed::traffic::{Paced, pace};
 use testbed::{joined, side_by_side, step};
 
