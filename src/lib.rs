@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod cidr;
+pub mod load;
 mod map_value;
 pub mod neighbor_sharing;
 pub mod netlink;

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Barrier;
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
+use netbpf::load::load;
 use netbpf::policer::{Clock, Limit, Tick};
 use nix::time::{ClockId, clock_gettime};
 use testbed::{cpus, long, sandbox, skip, step};
@@ -100,7 +101,7 @@ struct Policer<'obj> {
 impl<'obj> Policer<'obj> {
     fn load(object: &'obj mut MaybeUninit<OpenObject>) -> Policer<'obj> {
         let open = step("open", PolicerSkelBuilder::default().open(object));
-        let skeleton = step("load the BPF programs", open.load());
+        let skeleton = step("load the BPF programs", load(open));
         Policer { skeleton }
     }
 

@@ -17,6 +17,7 @@ use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
 use super::table::{FIRST_SLOT, Learned, Table, TickClock};
 use super::{Class, Counter, PerWay, Way};
+use crate::load::load;
 use crate::map_value;
 use crate::policer::{Clock, Limit, Tick};
 use crate::tc::{Attacher, Attachment, Method};
@@ -92,7 +93,7 @@ impl<'obj> Sharing<'obj> {
             let wanted = placements.iter().any(|placement| placement.program == name);
             program.set_autoload(wanted || name == "read_clock");
         }
-        let skeleton = open.load().context("load the BPF programs")?;
+        let skeleton = load(open).context("load the BPF programs")?;
         let clock = read_clock(&skeleton, tick)?;
         let forgotten = Forgotten::default();
         let sharing = Sharing {

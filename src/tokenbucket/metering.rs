@@ -18,6 +18,7 @@ use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuild
 use super::stretch::stretch;
 use super::sweep::{self, Sweeper};
 use crate::Failure;
+use crate::load::load;
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::policer::Tick;
@@ -59,7 +60,7 @@ impl<'obj> Metering<'obj> {
             let name = program.name().to_string_lossy().into_owned();
             program.set_autoload(programs.contains(&name) || name == "read_clock");
         }
-        let skeleton = open.load().context("load the BPF program")?;
+        let skeleton = load(open).context("load the BPF program")?;
         let maps = Maps::among(handles(&skeleton)?)?;
         let mut figures = config
             .rule

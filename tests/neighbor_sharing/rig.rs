@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::skel::{Skel, SkelBuilder};
 use libbpf_rs::{Map, MapCore, MapFlags, OpenObject, ProgramInput};
 use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::cidr::Cidr;
+use netbpf::load::load;
 use netbpf::neighbor_sharing::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, types};
 use netbpf::neighbor_sharing::{Class, Counter, Way};
 use testbed::namespace::Place;
@@ -192,9 +193,9 @@ impl<'obj> Rig<'obj> {
         knobs.have_exempt_nets = !setup.exempt.is_empty();
         knobs.have_neighbor_nets = !setup.neighbor_nets.is_empty();
         knobs.forget_ticks = setup.forget_ticks;
-        let sharing = step("load the BPF programs", open.load());
+        let sharing = step("load the BPF programs", load(open));
         let open = step("open", TaggedSkelBuilder::default().open(second));
-        let tagged = step("load the test's program", open.load());
+        let tagged = step("load the test's program", load(open));
         let mut targets = BTreeMap::new();
         for (at, program) in (0_u32..).zip(sharing.object().progs()) {
             let fd = program.as_fd().as_raw_fd();

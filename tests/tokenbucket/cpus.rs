@@ -7,7 +7,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::SkelBuilder;
+use netbpf::load::load;
 use testbed::{cpus, long, sandbox, skip, step};
 
 use crate::frames::{from, source};
@@ -274,7 +275,7 @@ fn a_packet_that_loses_every_exchange_takes_no_token() {
         let mut object = MaybeUninit::uninit();
         let mut open = step("open", ContendedSkelBuilder::default().open(&mut object));
         there(open.maps.rodata_data.as_mut()).knobs.virtual_clock = true.into();
-        let mut skeleton = step("load the BPF programs", open.load());
+        let mut skeleton = step("load the BPF programs", load(open));
         there(skeleton.maps.bss_data.as_mut()).virtual_now = NOW;
         let frame = from(source(1));
         let mut verdict = |lost| {

@@ -5,8 +5,9 @@
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
+use netbpf::load::load;
 use testbed::{long, sandbox, step};
 
 use crate::machine::{Action, Facts, Known, LENGTHS, Machine, PORTS, PROTOCOLS, into_types_of};
@@ -41,7 +42,7 @@ struct Engine<'obj> {
 impl<'obj> Engine<'obj> {
     fn load(object: &'obj mut MaybeUninit<OpenObject>) -> Engine<'obj> {
         let open = step("open", XfsmSkelBuilder::default().open(object));
-        let skeleton = step("load the BPF program", open.load());
+        let skeleton = step("load the BPF program", load(open));
         Engine { skeleton }
     }
 

@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{Map, MapCore, MapFlags, OpenObject, ProgramInput};
 use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::cidr::Cidr;
+use netbpf::load::load;
 use netbpf::policer::Limit;
 use netbpf::tokenbucket::machine::{self, Compiled};
 use netbpf::tokenbucket::skeleton::{self, TokenbucketSkel, TokenbucketSkelBuilder, types};
@@ -235,9 +236,9 @@ impl<'obj> Rig<'obj> {
             maps.cells.set_max_entries(OVERFLOW_CELLS + setup.flows),
         );
         step("size a map", maps.free_cells.set_max_entries(setup.flows));
-        let skeleton = step("load the BPF programs", open.load());
+        let skeleton = step("load the BPF programs", load(open));
         let open = step("open", TaggedSkelBuilder::default().open(second));
-        let tagged = step("load the test's program", open.load());
+        let tagged = step("load the test's program", load(open));
         for (is_raw, program) in [
             (false, &skeleton.progs.tokenbucket),
             (true, &skeleton.progs.tokenbucket_raw),

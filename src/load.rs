@@ -1,0 +1,35 @@
+//! Loading BPF programs in a process that gets signals.
+
+use anyhow::Result;
+use libbpf_rs::skel::OpenSkel;
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+/// Loads with every signal held back from this thread until it is done.
+///
+/// The verifier gives up with EAGAIN as soon as a signal is pending for the thread that loads, and
+/// libbpf's tries (five, and five more with a log) begin again at the first instruction: a program
+/// that takes 300 ms is never loaded in a process whose profiler sends signals, or whose other
+/// threads' children end, more often than that.
+pub fn load<'obj, Open: OpenSkel<'obj>>(open: Open) -> Result<Open::Output> {
+    let _held = Held::back()?;
+    Ok(open.load()?)
+}
+
+/// While this lives, signals for this thread wait; those for the process go to other threads first.
+struct Held {
+    before: SigSet,
+}
+
+impl Held {
+    fn back() -> nix::Result<Held> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Held { before })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It was the mask before, so it can be set.
+        let _ = self.before.thread_set_mask();
+    }
+}
