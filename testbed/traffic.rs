@@ -314,6 +314,31 @@ pub fn reaches(from: &Place, to: IpAddr) -> bool {
     step("run ping", output).status.success()
 }
 
+/// Pings from one of the place's addresses, so many a second. What was sent, and how many were answered.
+pub fn ping(from: &Place, source: IpAddr, to: IpAddr, per_second: f64, count: u64) -> (Paced, u64) {
+    from.run(wait_for_addresses);
+    let interval = (1.0 / per_second).to_string();
+    let mut ping = from.command("ping");
+    ping.args(["-q", "-n", "-W", "1", "-I", &source.to_string()]);
+    ping.args(["-i", &interval, "-c", &count.to_string(), &to.to_string()]);
+    let output = step("run ping", ping.output());
+    pinged(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// `30 packets transmitted, 11 received, 63.3333% packet loss, time 5814ms`
+fn pinged(text: &str) -> (Paced, u64) {
+    let line = text.lines().find(|line| line.contains(" transmitted, "));
+    let line = line.unwrap_or_else(|| panic!("no result in {text}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |word: &str| step(line, word.parse::<u64>());
+    let time = words.last().and_then(|time| time.strip_suffix("ms"));
+    let sent = Paced {
+        packets: number(words[0]),
+        span: Duration::from_millis(number(time.unwrap_or_default())),
+    };
+    (sent, number(words[3]))
+}
+
 /// Sends frames as they are, whatever source they claim; `pause` between two of them. Returns how
 /// many.
 pub fn inject<'f>(
@@ -764,6 +789,24 @@ mod tests {
             );
             assert_eq!(seen.packets.len(), KEPT);
             assert_eq!(seen.packets[0], frames[0]);
+        });
+    }
+
+    #[test]
+    fn pings_are_sent_and_answered() {
+        sandbox::run("pings_are_sent_and_answered", |_| {
+            let Pair {
+                left,
+                right,
+                _cable,
+            } = pair();
+            let source = "192.0.2.1".parse().unwrap();
+            let (sent, answered) = ping(&left, source, IPV4, 50.0, 10);
+            assert_eq!((sent.packets, answered), (10, 10));
+            assert!(sent.span >= Duration::from_millis(150), "{sent:?}");
+            right.ip("address delete 192.0.2.2/24 dev eth0");
+            let (sent, answered) = ping(&left, source, IPV4, 50.0, 2);
+            assert_eq!((sent.packets, answered), (2, 0));
         });
     }
 

@@ -20,7 +20,7 @@ use testbed::packet::Packet;
 use testbed::sandbox::{self, Sandbox};
 use testbed::schema::Schema;
 use testbed::tool::{AT_ONCE, ENDS_WITHIN};
-use testbed::traffic::{Capture, Flood, Paced, Window, inject, pace, tcp, tcp_transfer, udp};
+use testbed::traffic::{Capture, Flood, Paced, Window, inject, pace, ping, tcp, tcp_transfer, udp};
 use testbed::tun::{self, Tun};
 use testbed::{joined, long, side_by_side, skip, step};
 
@@ -98,62 +98,31 @@ fn each_source_gets_what_its_bucket_holds_and_then_its_rate() {
 fn pings_are_answered_as_often_as_tokens_come() {
     sandbox::run("pings_are_answered_as_often_as_tokens_come", |sandbox| {
         let line = Line::new();
-        for host in 11..=13 {
-            line.sender
-                .ip(&format!("address add 192.0.2.{host}/24 dev eth0"));
+        let sources: [IpAddr; 3] = [11, 12, 13].map(|host| Ipv4Addr::new(192, 0, 2, host).into());
+        for source in sources {
+            line.sender.ip(&format!("address add {source}/24 dev eth0"));
         }
         let limiting = limit(sandbox, "");
-        let ping = |source: &str, interval: &str, count: u64, to: IpAddr| {
-            let count = count.to_string();
-            let words = [
-                "-q", "-n", "-I", source, "-i", interval, "-c", &count, "-W", "1",
-            ];
-            let output = line
-                .sender
-                .command("ping")
-                .args(words)
-                .arg(to.to_string())
-                .output();
-            let text = String::from_utf8_lossy(&step("run ping", output).stdout).into_owned();
-            pinged(&text)
-        };
-        let ping = &ping;
+        let (ipv4, ipv6) = (RECEIVER.0.into(), RECEIVER.1.into());
+        let sender = &line.sender;
         scope(|scope| {
-            let (ipv4, ipv6) = (RECEIVER.0.into(), RECEIVER.1.into());
             let running = [
-                ("192.0.2.11", "0.2", 30, ipv4),
-                ("192.0.2.12", "0.05", 120, ipv4),
-                ("192.0.2.13", "0.01", 600, ipv4),
-                ("2001:db8::1", "0.05", 120, ipv6),
+                (sources[0], ipv4, 5.0, 30),
+                (sources[1], ipv4, 20.0, 120),
+                (sources[2], ipv4, 100.0, 600),
+                (SENDER.1.into(), ipv6, 20.0, 120),
             ]
-            .map(|(source, interval, count, to)| {
-                (
-                    source,
-                    scope.spawn(move || ping(source, interval, count, to)),
-                )
+            .map(|(source, to, per_second, count)| {
+                let pings = move || ping(sender, source, to, per_second, count);
+                (source, scope.spawn(pings))
             });
             for (source, running) in running {
                 let (sent, answered) = joined(running);
-                DEFAULT.assert_passed(source, sent, answered);
+                DEFAULT.assert_passed(&source.to_string(), sent, answered);
             }
         });
         limiting.finish();
     });
-}
-
-/// `30 packets transmitted, 11 received, 63.3333% packet loss, time 5814ms`
-#[track_caller]
-fn pinged(text: &str) -> (Paced, u64) {
-    let line = text.lines().find(|line| line.contains(" transmitted, "));
-    let line = line.unwrap_or_else(|| panic!("no result in {text}"));
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |word: &str| step(line, word.parse::<u64>());
-    let time = words.last().and_then(|time| time.strip_suffix("ms"));
-    let sent = Paced {
-        packets: number(words[0]),
-        span: Duration::from_millis(number(time.unwrap_or_default())),
-    };
-    (sent, number(words[3]))
 }
 
 /// The original's table is full at 256.
