@@ -95,8 +95,16 @@ impl Guard {
                 identity,
             });
         }
-        lines.extend(links.iter().map(|link| link.up_line(silent)));
+        lines.extend(links.iter().flat_map(|link| link.up_lines(silent)));
         self.record.store()?;
+        ip::batch(&lines, self.place(None)).map_err(|error| name_missing_kind(error, links, &lines))
+    }
+
+    /// Makes links that are in our namespaces from their first moment on, down, in one batch. They go
+    /// with their namespace, or with the link of the host that they stand on, so the ledger has no need
+    /// of them.
+    pub fn make_links_inside(&self, links: &[Link]) -> Result<()> {
+        let lines: Vec<String> = links.iter().map(|link| link.add_line(None)).collect();
         ip::batch(&lines, self.place(None)).map_err(|error| name_missing_kind(error, links, &lines))
     }
 
@@ -232,10 +240,10 @@ fn refuse_strangers(namespaces: &[&str], links: &[Link], present: &[ip::LinkStat
     for name in namespaces.iter().filter(|name| namespace::exists(name)) {
         strangers.push(format!("namespace {name} (ip netns delete {name})"));
     }
-    for Link { name, .. } in links {
+    for name in links.iter().flat_map(Link::names) {
         if present
             .iter()
-            .any(|link| link.ifname == *name || link.altnames.contains(name))
+            .any(|link| link.ifname == name || link.altnames.iter().any(|other| other == name))
         {
             strangers.push(format!("interface {name} (ip link delete {name})"));
         }

@@ -23,9 +23,26 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Bridge,
-    Veth { peer: String, namespace: String },
+    Veth {
+        peer: String,
+        namespace: String,
+        /// The far end's link-layer address, where the kernel is not to choose it.
+        mac: Option<Mac>,
+    },
+    Cable {
+        other: String,
+    },
+    Vlan {
+        lower: String,
+        id: u16,
+        namespace: String,
+        mac: Mac,
+    },
     Vxlan(Vxlan),
 }
+
+/// A link-layer address.
+pub type Mac = [u8; 6];
 
 /// A VXLAN tunnel end point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +76,49 @@ impl Link {
             Kind::Veth {
                 peer: peer.into(),
                 namespace: namespace.into(),
+                mac: None,
+            },
+        )
+    }
+
+    /// A veth pair as [`Link::veth`], the far end with this link-layer address.
+    pub fn veth_to(
+        name: impl Into<String>,
+        (peer, mac): (impl Into<String>, Mac),
+        namespace: impl Into<String>,
+    ) -> Link {
+        Link::new(
+            name,
+            Kind::Veth {
+                peer: peer.into(),
+                namespace: namespace.into(),
+                mac: Some(mac),
+            },
+        )
+    }
+
+    /// A veth pair with both ends here. The one named first proves the pair to be ours, the other one
+    /// goes with it.
+    pub fn cable(one: impl Into<String>, other: impl Into<String>) -> Link {
+        let other = other.into();
+        Link::new(one, Kind::Cable { other })
+    }
+
+    /// A device in `namespace` whose frames pass `lower`, a link of the host, in the VLAN `id` (IEEE
+    /// 802.1Q). It goes with either of them.
+    pub fn vlan(
+        name: impl Into<String>,
+        mac: Mac,
+        namespace: impl Into<String>,
+        (lower, id): (impl Into<String>, u16),
+    ) -> Link {
+        Link::new(
+            name,
+            Kind::Vlan {
+                lower: lower.into(),
+                id,
+                namespace: namespace.into(),
+                mac,
             },
         )
     }
@@ -84,6 +144,17 @@ impl Link {
         }
     }
 
+    /// The names that it takes on the host.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (own, other) = match &self.kind {
+            Kind::Cable { other } => (true, Some(other)),
+            Kind::Vlan { .. } => (false, None),
+            Kind::Bridge | Kind::Veth { .. } | Kind::Vxlan(_) => (true, None),
+        };
+        let own = own.then_some(&self.name);
+        own.into_iter().chain(other).map(String::as_str)
+    }
+
     /// The line that makes it, down. Inside a namespace that is ours it needs no identity: it
     /// goes with the namespace.
     pub fn add_line(&self, identity: Option<&Identity>) -> String {
@@ -94,32 +165,56 @@ impl Link {
         };
         let kind = match &self.kind {
             Kind::Bridge => "bridge".to_string(),
-            Kind::Veth { peer, namespace } => format!("veth peer name {peer} netns {namespace}"),
+            Kind::Veth {
+                peer,
+                namespace,
+                mac,
+            } => {
+                let mac = mac.map_or_else(String::new, |mac| format!(" address {}", text(mac)));
+                format!("veth peer name {peer}{mac} netns {namespace}")
+            }
+            Kind::Cable { other } => format!("veth peer name {other}"),
+            Kind::Vlan {
+                lower,
+                id,
+                namespace,
+                mac,
+            } => {
+                let mac = text(*mac);
+                return format!(
+                    "link add link {lower} name {name} address {mac} netns {namespace} \
+                     type vlan id {id}"
+                );
+            }
             Kind::Vxlan(vxlan) => vxlan.arguments(),
         };
         format!("link add {name}{identity} type {kind}")
     }
 
-    /// The line that puts it on its bridge and sets it up. `silent` is for the ends that stay on
-    /// the host: without a link-local address the host sends nothing of its own into the network.
-    pub fn up_line(&self, silent: bool) -> String {
-        let mut line = format!("link set dev {}", self.name);
-        if silent {
-            line.push_str(" addrgenmode none");
-        }
-        if let Some(bridge) = &self.bridge {
-            line.push_str(" master ");
-            line.push_str(bridge);
-        }
-        line.push_str(" up");
-        line
+    /// The lines that put it on its bridge and set it up, with all that it has on the host. `silent` is
+    /// for the ends that stay on the host: without a link-local address the host sends nothing of its
+    /// own into the network.
+    pub fn up_lines(&self, silent: bool) -> impl Iterator<Item = String> {
+        self.names().map(move |name| {
+            let mut line = format!("link set dev {name}");
+            if silent {
+                line.push_str(" addrgenmode none");
+            }
+            if let Some(bridge) = &self.bridge {
+                line.push_str(" master ");
+                line.push_str(bridge);
+            }
+            line.push_str(" up");
+            line
+        })
     }
 
     /// The kernel option that this kind of link needs.
     pub(crate) fn kernel_option(&self) -> &'static str {
         match self.kind {
             Kind::Bridge => "CONFIG_BRIDGE",
-            Kind::Veth { .. } => "CONFIG_VETH",
+            Kind::Veth { .. } | Kind::Cable { .. } => "CONFIG_VETH",
+            Kind::Vlan { .. } => "CONFIG_VLAN_8021Q",
             Kind::Vxlan(_) => "CONFIG_VXLAN",
         }
     }
@@ -137,6 +232,12 @@ impl Vxlan {
         } = self;
         format!("vxlan id {vni} local {local}{remote} dstport {port} {learning}learning")
     }
+}
+
+/// As `ip` writes it.
+fn text(mac: Mac) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 /// What proves a link of the host to be ours: chosen by us before the link is made.
@@ -190,7 +291,7 @@ impl Identities {
         let [e, f] = self.next.to_be_bytes();
         let identity = Identity {
             index: self.index + u32::from(self.next),
-            mac: format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+            mac: text([a, b, c, d, e, f]),
         };
         self.next += 1;
         identity
@@ -208,6 +309,10 @@ mod tests {
         }
     }
 
+    fn up_lines(link: &Link, silent: bool) -> Vec<String> {
+        link.up_lines(silent).collect()
+    }
+
     #[test]
     fn lines_of_a_port() {
         let link = Link::veth("wan0a", "eth0", "wan0").port_of("br100");
@@ -217,9 +322,43 @@ mod tests {
              type veth peer name eth0 netns wan0"
         );
         assert_eq!(
-            link.up_line(true),
-            "link set dev wan0a addrgenmode none master br100 up"
+            up_lines(&link, true),
+            ["link set dev wan0a addrgenmode none master br100 up"]
         );
+        let link = Link::veth_to("client7a", ("eth0", [2, 0, 0, 0, 0, 0x17]), "client7");
+        assert_eq!(
+            link.add_line(Some(&identity())),
+            "link add client7a index 1048577 address 02:00:00:00:00:01 \
+             type veth peer name eth0 address 02:00:00:00:00:17 netns client7"
+        );
+        assert_eq!(link.names().collect::<Vec<_>>(), ["client7a"]);
+    }
+
+    #[test]
+    fn lines_of_a_cable() {
+        let link = Link::cable("eth0a", "eth0b");
+        assert_eq!(
+            link.add_line(Some(&identity())),
+            "link add eth0a index 1048577 address 02:00:00:00:00:01 type veth peer name eth0b"
+        );
+        assert_eq!(
+            up_lines(&link, true),
+            [
+                "link set dev eth0a addrgenmode none up",
+                "link set dev eth0b addrgenmode none up"
+            ]
+        );
+    }
+
+    #[test]
+    fn lines_of_a_vlan() {
+        let link = Link::vlan("eth0", [2, 0, 0, 0, 0, 1], "client1", ("eth0a", 4094));
+        assert_eq!(
+            link.add_line(None),
+            "link add link eth0a name eth0 address 02:00:00:00:00:01 netns client1 \
+             type vlan id 4094"
+        );
+        assert_eq!(up_lines(&link, false), [""; 0]);
     }
 
     #[test]
@@ -245,7 +384,7 @@ mod tests {
             link.add_line(None),
             "link add vx42 type vxlan id 42 local 192.0.2.1 dstport 4789 nolearning"
         );
-        assert_eq!(link.up_line(false), "link set dev vx42 up");
+        assert_eq!(up_lines(&link, false), ["link set dev vx42 up"]);
     }
 
     #[test]

@@ -551,8 +551,8 @@ fn tunnels_are_made_on_the_host_and_in_namespaces() {
                 ip::up_line("eth0"),
                 ip::address_line("eth0", "192.0.2.3".parse().unwrap(), 24),
                 inside.add_line(None),
-                inside.up_line(false),
             ];
+            let lines: Vec<String> = lines.into_iter().chain(inside.up_lines(false)).collect();
             guard.configure("host", &lines).unwrap();
             let shown = Place::here().ip("-d -o link show dev vx7");
             for part in [

@@ -14,7 +14,7 @@ use crate::topology::OnStep;
 use crate::{ip, namespace};
 
 /// Every host's only device, at the far end of its port.
-const DEVICE: &str = "eth0";
+pub(super) const DEVICE: &str = "eth0";
 const IPV4_PREFIX: u8 = 24;
 const IPV6_PREFIX: u8 = 64;
 
@@ -32,18 +32,37 @@ pub struct Host {
 }
 
 impl Host {
-    fn configuration(&self) -> Vec<String> {
-        let mut lines = vec![
-            ip::up_line("lo"),
-            ip::address_line(DEVICE, IpAddr::V4(self.ipv4), IPV4_PREFIX),
-        ];
-        if namespace::has_ipv6() {
-            let address = IpAddr::V6(self.ipv6);
-            lines.push(ip::address_line(DEVICE, address, IPV6_PREFIX));
-        }
-        lines.push(ip::up_line(DEVICE));
-        lines
+    pub(super) fn configuration(&self) -> Vec<String> {
+        configuration(self.ipv4, self.ipv6)
     }
+}
+
+/// The lines that give a namespace its addresses and set its devices up.
+pub(super) fn configuration(ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Vec<String> {
+    let mut lines = vec![
+        ip::up_line("lo"),
+        ip::address_line(DEVICE, IpAddr::V4(ipv4), IPV4_PREFIX),
+    ];
+    if namespace::has_ipv6() {
+        lines.push(ip::address_line(DEVICE, IpAddr::V6(ipv6), IPV6_PREFIX));
+    }
+    lines.push(ip::up_line(DEVICE));
+    lines
+}
+
+/// The addresses with these last digits, read as decimal in IPv4 and as hexadecimal in IPv6:
+/// 172.16.1.100 and fd00:ac10:1::100.
+pub(super) fn addresses(
+    [a, b, c]: [u8; 3],
+    [e, f, g, h]: [u16; 4],
+    digits: u8,
+) -> (Ipv4Addr, Ipv6Addr) {
+    let (hundreds, tens, ones) = (digits / 100, digits / 10 % 10, digits % 10);
+    let same_digits = u16::from(hundreds) << 8 | u16::from(tens) << 4 | u16::from(ones);
+    (
+        Ipv4Addr::new(a, b, c, digits),
+        Ipv6Addr::new(e, f, g, h, 0, 0, 0, same_digits),
+    )
 }
 
 /// A bridge, and the networks that the hosts at its ports are in.
@@ -56,18 +75,15 @@ pub(super) struct Lan {
 }
 
 impl Lan {
-    /// `digits` are the last ones of both addresses, read as decimal in IPv4 and as hexadecimal
-    /// in IPv6: 172.16.1.100 and fd00:ac10:1::100.
+    /// `digits` are the last ones of both addresses.
     pub(super) fn host(&self, namespace: impl Into<String>, digits: u8) -> Host {
         let namespace = namespace.into();
-        let ([a, b, c], [e, f, g, h]) = (self.ipv4, self.ipv6);
-        let (hundreds, tens, ones) = (digits / 100, digits / 10 % 10, digits % 10);
-        let same_digits = u16::from(hundreds) << 8 | u16::from(tens) << 4 | u16::from(ones);
+        let (ipv4, ipv6) = addresses(self.ipv4, self.ipv6, digits);
         Host {
             port: format!("{namespace}a"),
             namespace,
-            ipv4: Ipv4Addr::new(a, b, c, digits),
-            ipv6: Ipv6Addr::new(e, f, g, h, 0, 0, 0, same_digits),
+            ipv4,
+            ipv6,
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod host;
 pub mod neighbor_sharing;
 pub mod tokenbucket;
+pub mod vlan_learning;
 
 use anyhow::Result;
 
@@ -24,7 +25,7 @@ pub struct Topology {
 }
 
 /// All of them.
-pub static ALL: [Topology; 2] = [
+pub static ALL: [Topology; 3] = [
     Topology {
         name: neighbor_sharing::NAME,
         summary: "a wan, three neighbors and two LAN clients on one bridge",
@@ -34,6 +35,12 @@ pub static ALL: [Topology; 2] = [
         name: tokenbucket::NAME,
         summary: "three senders and a receiver on one bridge",
         build: |on_step| Ok(tokenbucket::build(on_step)?.into_guard()),
+    },
+    Topology {
+        name: vlan_learning::NAME,
+        summary: "three workers with one address behind a trunk, three clients with one address in \
+                  VLANs",
+        build: vlan_learning::build_alone,
     },
 ];
 
@@ -66,7 +73,8 @@ mod tests {
         let error = Topology::find("neighbour_sharing").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no topology neighbour_sharing; known: neighbor_sharing, tokenbucket"
+            "there is no topology neighbour_sharing; known: neighbor_sharing, tokenbucket, \
+             vlan_learning"
         );
         assert!(matches!(
             error.downcast_ref::<Failure>(),
