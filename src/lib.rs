@@ -4,7 +4,9 @@
 
 pub mod cidr;
 pub mod load;
+pub mod mac;
 mod map_value;
+mod mapped;
 pub mod neighbor_sharing;
 pub mod netlink;
 mod notation;
@@ -17,7 +19,10 @@ pub mod privilege;
 pub mod rate;
 mod report;
 pub mod session;
+mod settings;
 pub mod tc;
+mod tick;
 pub mod tokenbucket;
+pub mod vlan_learning;
 
 pub use netsetup::failure::{self, Failure};

@@ -1,11 +1,8 @@
 //! The user side of `src/bpf/policer.h`: rates and bursts in the policer's units, and its clock.
 
-use std::time::Duration;
-
-use nix::time::{ClockId, clock_getres};
-
 use crate::Failure;
 use crate::rate::{Rate, Size};
+pub use crate::tick::Tick;
 
 /// `UNITS_PER_NS` in policer.h.
 pub const UNITS_PER_NS: u64 = 16;
@@ -69,7 +66,7 @@ pub enum Clock {
 impl Clock {
     /// The cheapest clock that is good enough for all of these.
     pub fn for_limits<'a>(limits: impl IntoIterator<Item = &'a Limit>, tick: Tick) -> Clock {
-        let enough = tick.units() * TICKS_IN_A_BURST;
+        let enough = units_of(tick) * TICKS_IN_A_BURST;
         let coarse_will_do = limits.into_iter().all(|limit| limit.burst >= enough);
         if coarse_will_do {
             Clock::Ticks
@@ -91,37 +88,14 @@ impl Clock {
     /// `units_per_tick` for the BPF side.
     pub fn units_per_tick(self, tick: Tick) -> u64 {
         match self {
-            Clock::Ticks => tick.units(),
+            Clock::Ticks => units_of(tick),
             Clock::Precise => 0,
         }
     }
 }
 
-/// How long a tick of the kernel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tick {
-    /// Nanoseconds: 4,000,000 at HZ=250.
-    pub ns: u64,
-}
-
-impl Tick {
-    /// The resolution of the coarse clock is the kernel's tick.
-    pub fn of_this_kernel() -> nix::Result<Tick> {
-        let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
-        let seconds = resolution.tv_sec().unsigned_abs();
-        Ok(Tick {
-            ns: seconds * 1_000_000_000 + resolution.tv_nsec().unsigned_abs(),
-        })
-    }
-
-    /// Ticks in a time, rounded up.
-    pub fn count_in(self, time: Duration) -> u64 {
-        time.as_nanos().div_ceil(u128::from(self.ns)) as u64
-    }
-
-    fn units(self) -> u64 {
-        self.ns * UNITS_PER_NS
-    }
+fn units_of(tick: Tick) -> u64 {
+    tick.ns * UNITS_PER_NS
 }
 
 #[cfg(test)]

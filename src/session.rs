@@ -219,17 +219,31 @@ impl Session {
         links: &mut LinkWatch,
         mut tend: impl FnMut(&Event) -> Result<()>,
     ) -> Result<Reason> {
+        self.attend_all(links, |event| {
+            let Event::Link(link) = event else {
+                return tend(event);
+            };
+            match link.change {
+                LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
+                    bail!("{link}; start again with the interfaces that are there now")
+                }
+                LinkChange::Up | LinkChange::Down | LinkChange::New => {
+                    say(format_args!("{link}"));
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// As [`Session::attend`], but what happens to interfaces is `tend`'s too.
+    pub fn attend_all(
+        &mut self,
+        links: &mut LinkWatch,
+        mut tend: impl FnMut(&Event) -> Result<()>,
+    ) -> Result<Reason> {
         loop {
             let event = self.wait(Some(links))?;
             match &event {
-                Event::Link(link) => match link.change {
-                    LinkChange::Deleted | LinkChange::Moved | LinkChange::Renamed { .. } => {
-                        bail!("{link}; start again with the interfaces that are there now")
-                    }
-                    LinkChange::Up | LinkChange::Down | LinkChange::New => {
-                        say(format_args!("{link}"))
-                    }
-                },
                 Event::Question(question) => say(format_args!("{question}")),
                 Event::Confirmed => say(format_args!("confirmed")),
                 Event::End(Reason::NotConfirmed(window)) => bail!(
@@ -237,7 +251,7 @@ impl Session {
                     window.as_secs()
                 ),
                 Event::End(reason) => return Ok(*reason),
-                Event::Second | Event::Tick | Event::Reload => tend(&event)?,
+                Event::Second | Event::Tick | Event::Reload | Event::Link(_) => tend(&event)?,
             }
         }
     }

@@ -48,9 +48,9 @@ enum verdict { PASS_IT, DROP_IT, REDIRECT_IT };
 
 /* What a reload can change. */
 struct policy {
-	__u32 unknown; /* enum verdict for tagged frames from a MAC address that is not configured */
+	enum verdict unknown;  /* for tagged frames from a MAC address that is not configured */
 	__u32 unknown_ifindex; /* for REDIRECT_IT */
-	__u32 untagged;        /* enum verdict */
+	enum verdict untagged; /* PASS_IT or DROP_IT */
 	__u32 no_move;         /* A client stays in the VLAN that it was first seen in. */
 };
 struct policy policy = { .unknown = DROP_IT, .untagged = DROP_IT };
@@ -200,7 +200,7 @@ struct {
 __u64 ticks_now;
 __u32 client_to_forget;
 
-static __always_inline int act(__u32 verdict)
+static __always_inline int act(enum verdict verdict)
 {
 	if (verdict == REDIRECT_IT)
 		return bpf_redirect(*(volatile __u32 *)&policy.unknown_ifindex, 0);
@@ -433,7 +433,7 @@ static __always_inline int from_stranger(__u64 mac, __u64 tags)
 	} else {
 		bpf_map_update_elem(&strangers, &mac, &fresh, BPF_ANY);
 	}
-	return act(*(volatile __u32 *)&policy.unknown);
+	return act(*(volatile enum verdict *)&policy.unknown);
 }
 
 /* Into the worker's namespace at once, without a way through the veth, where the worker's stack would
@@ -462,13 +462,13 @@ int to_worker(struct __sk_buff *skb)
 
 	if (!skb->vlan_present) {
 		COUNT(untagged);
-		return act(*(volatile __u32 *)&policy.untagged);
+		return act(*(volatile enum verdict *)&policy.untagged);
 	}
 	linearise(skb, ETH_HLEN + sizeof(struct vlan_tag));
 	tags = tags_of(skb);
 	if (!tags || (void *)(long)skb->data + ETH_HLEN > (void *)(long)skb->data_end) {
 		COUNT(malformed);
-		return act(*(volatile __u32 *)&policy.unknown);
+		return act(*(volatile enum verdict *)&policy.unknown);
 	}
 	mac = mac_at((void *)(long)skb->data + ETH_ALEN);
 	number = find(mac);

@@ -197,7 +197,7 @@ fn addresses(sharing: &Sharing<'_>) -> Result<Vec<Address>> {
             port: names
                 .get(&learned.port)
                 .map_or_else(String::new, |name| (*name).to_owned()),
-            silent: sharing.clock.silence(&learned).as_secs_f64(),
+            silent: sharing.clock.since(learned.seen).as_secs_f64(),
             counts: table.counts(&learned)?,
         });
     }

@@ -15,12 +15,13 @@ use serde::Serialize;
 use super::config::{Config, Placement, PoliceAt};
 use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
-use super::table::{FIRST_SLOT, Learned, Table, TickClock};
+use super::table::{FIRST_SLOT, Learned, Table};
 use super::{Class, Counter, PerWay, Way};
 use crate::load::load;
 use crate::map_value;
 use crate::policer::{Clock, Limit, Tick};
 use crate::tc::{Attacher, Attachment, Method};
+use crate::tick::TickClock;
 
 /// The loaded programs and their maps; the programs are attached as long as this lives.
 pub struct Sharing<'obj> {
@@ -256,7 +257,7 @@ impl<'obj> Sharing<'obj> {
         let mut watched = HashMap::new();
         let mut gone = Vec::new();
         for learned in addresses {
-            let silence = self.clock.silence(learned);
+            let silence = self.clock.since(learned.seen);
             if silence < half {
                 continue;
             }
@@ -425,9 +426,5 @@ fn read_clock(skeleton: &NeighborSharingSkel<'_>, tick: Tick) -> Result<TickCloc
         .context("the object has no .bss")?;
     // SAFETY: a u64 of the BPF programs' globals, mapped as long as the skeleton lives.
     let ticks = unsafe { (&raw const bss.ticks_now).read_volatile() };
-    Ok(TickClock {
-        tick,
-        ticks,
-        read_at: Instant::now(),
-    })
+    Ok(TickClock::starting(tick, ticks))
 }

@@ -1,7 +1,6 @@
 //! The table of learned addresses as user space sees it: read, and freed of those who fell silent.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{Map, MapCore, MapFlags};
@@ -9,7 +8,6 @@ use libbpf_rs::{Map, MapCore, MapFlags};
 use super::skeleton::types;
 use super::{Counter, PerWay};
 use crate::map_value;
-use crate::policer::Tick;
 
 /// Slots below this one belong to no address (`SLOT_UNKNOWN_…` in the BPF program).
 pub const FIRST_SLOT: u32 = 2;
@@ -26,30 +24,8 @@ pub struct Learned {
     /// The class of that port.
     pub class: u16,
     slot: u16,
-    seen: u64,
-}
-
-/// Which tick is now: read once from the kernel, then counted by the monotonic clock, which the
-/// kernel's ticks follow.
-#[derive(Clone, Copy, Debug)]
-pub struct TickClock {
-    /// How long a tick is.
-    pub tick: Tick,
-    /// The kernel's counter at `read_at`.
-    pub ticks: u64,
-    /// When the counter was read.
-    pub read_at: Instant,
-}
-
-impl TickClock {
-    fn now(&self) -> u64 {
-        self.ticks + (self.read_at.elapsed().as_nanos() / u128::from(self.tick.ns)) as u64
-    }
-
-    /// Time since an address was last heard of.
-    pub fn silence(&self, learned: &Learned) -> Duration {
-        Duration::from_nanos(self.now().saturating_sub(learned.seen) * self.tick.ns)
-    }
+    /// The tick of its last packet.
+    pub seen: u64,
 }
 
 /// The maps of the table. All of this works without any capability once they are open.

@@ -1,20 +1,17 @@
 //! The cells of all flows, as memory: reading them costs no system call, and a cell is taken back from
 //! its flow by one exchange that the BPF program sees at once.
 
-use std::io;
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libbpf_rs::MapCore;
-use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use serde::Serialize;
 
 use super::skeleton::types;
+use crate::mapped::{Mapped, Shared};
 
 /// `struct cell` of the BPF program, which writes to it at any time.
+#[derive(Debug)]
 #[repr(C)]
 struct Cell {
     word: AtomicU64,
@@ -23,6 +20,9 @@ struct Cell {
 }
 
 const _: () = assert!(size_of::<Cell>() == size_of::<types::cell>());
+
+// SAFETY: atomic integers only, all of one size.
+unsafe impl Shared for Cell {}
 
 /// What was counted for a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,48 +49,20 @@ impl Counts {
 /// The map `cells`.
 #[derive(Debug)]
 pub struct Cells {
-    first: NonNull<Cell>,
-    count: usize,
-    bytes: NonZeroUsize,
+    cells: Mapped<Cell>,
 }
 
 impl Cells {
     /// Maps it into memory.
     pub fn map(map: &impl MapCore) -> Result<Cells> {
-        let count = map.max_entries() as usize;
-        let bytes = NonZeroUsize::new(count * size_of::<Cell>()).context("no cells")?;
-        if map.value_size() as usize != size_of::<Cell>() {
-            return Err(io::Error::from(io::ErrorKind::InvalidData)).context("the size of a cell");
-        }
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, at a place of the kernel's choice.
-        let memory = unsafe {
-            mmap(
-                None,
-                bytes,
-                protection,
-                MapFlags::MAP_SHARED,
-                map.as_fd(),
-                0,
-            )
-        };
-        Ok(Cells {
-            first: memory.context("map the cells into memory")?.cast(),
-            count,
-            bytes,
-        })
-    }
-
-    fn cell(&self, index: u32) -> Option<&Cell> {
-        let index = index as usize;
-        // SAFETY: below `count` it is within the mapping, which lasts as long as `self`; mappings begin
-        // at a page, so it is aligned, and atomics may be written by anybody.
-        (index < self.count).then(|| unsafe { self.first.add(index).as_ref() })
+        let cells = Mapped::open(map)?;
+        Ok(Cells { cells })
     }
 
     /// The flow's word, 0 where there is no flow.
     pub fn word(&self, index: u32) -> u64 {
-        self.cell(index)
+        self.cells
+            .get(index)
             .map_or(0, |cell| cell.word.load(Ordering::Relaxed))
     }
 
@@ -101,7 +73,8 @@ impl Cells {
 
     /// What was counted in the cell.
     pub fn counts(&self, index: u32) -> Counts {
-        self.cell(index)
+        self.cells
+            .get(index)
             .map_or_else(Counts::default, |cell| Counts {
                 passed: cell.passed.load(Ordering::Relaxed),
                 dropped: cell.dropped.load(Ordering::Relaxed),
@@ -115,19 +88,13 @@ impl Cells {
             cell.word
                 .compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed)
         };
-        self.cell(index).is_some_and(|cell| exchange(cell).is_ok())
+        self.cells
+            .get(index)
+            .is_some_and(|cell| exchange(cell).is_ok())
     }
 
     /// How many there are.
     pub fn count(&self) -> u32 {
-        self.count as u32
-    }
-}
-
-impl Drop for Cells {
-    fn drop(&mut self) {
-        // SAFETY: this mapping, whole; no reference into it outlives `self`.
-        let unmapped = unsafe { munmap(self.first.cast::<c_void>(), self.bytes.get()) };
-        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+        self.cells.count()
     }
 }

@@ -7,14 +7,13 @@ mod file;
 mod names;
 mod picture;
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::skeleton::types;
 use crate::Failure;
+use crate::settings;
 use expression::{Figure, Moment, Subject, Test};
 
 /// `MOST_STATES`, `MOST_CONDITIONS` and `MOST_UPDATES` of xfsm.h.
@@ -342,25 +341,12 @@ impl Bucket {
 
 /// The file's text. What cannot be read is the fault of who named it.
 fn read(path: &str) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let names = names::list(BUILT_IN.iter().map(|(name, _)| *name));
-            let problem = format!("no machine '{path}': no such file, machines are: {names}");
-            return Err(file::in_one_line(&problem));
-        }
-        Err(error) => return Err(file::in_one_line(&format!("read {path}: {error}"))),
-        Ok(length) if length as u64 > LARGEST_FILE => {
-            let problem = format!("{path} is no machine: it has more than {LARGEST_FILE} bytes");
-            return Err(file::in_one_line(&problem));
-        }
-        Ok(_) => {}
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let line = file::line_of(error.as_bytes(), error.utf8_error().valid_up_to());
-        file::refusal(path, line, "this is not UTF-8 text")
+    let read = settings::read(path, "machine", LARGEST_FILE)?;
+    read.ok_or_else(|| {
+        let names = names::list(BUILT_IN.iter().map(|(name, _)| *name));
+        settings::in_one_line(&format!(
+            "no machine '{path}': no such file, machines are: {names}"
+        ))
     })
 }
 

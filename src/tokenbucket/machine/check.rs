@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::expression::{Subject, Test};
-use super::file::refusal;
 use super::names;
 use super::{Condition, MOST_CONDITIONS, Machine, Row, State, Time};
 use crate::Failure;
+use crate::settings::refusal;
 
 /// Protocols whose headers begin with ports, as tokenbucket.bpf.c reads them: TCP, UDP, DCCP, SCTP and
 /// UDP-Lite.

@@ -1,9 +1,5 @@
 //! A machine's file: TOML of a fixed shape, every error with its line.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::ops::Range;
-
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -14,6 +10,7 @@ use super::{
 };
 use crate::Failure;
 use crate::rate;
+use crate::settings::{At, Named, Source};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,55 +53,7 @@ struct RowTable {
     update: Spanned<String>,
 }
 
-/// The entries of a table in the order in which they are written.
-#[derive(Deserialize)]
-#[serde(from = "BTreeMap<Spanned<String>, Spanned<T>>")]
-#[serde(bound = "T: Deserialize<'de>")]
-struct Named<T>(Vec<(Spanned<String>, Spanned<T>)>);
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Named(Vec::new())
-    }
-}
-
-impl<T> From<BTreeMap<Spanned<String>, Spanned<T>>> for Named<T> {
-    fn from(entries: BTreeMap<Spanned<String>, Spanned<T>>) -> Self {
-        let mut entries: Vec<_> = entries.into_iter().collect();
-        entries.sort_by_key(|(name, _)| name.span().start);
-        Named(entries)
-    }
-}
-
-/// The text, to say where in it something is wrong.
-struct Source<'a> {
-    file: &'a str,
-    text: &'a str,
-}
-
-/// Adds where it is to what is wrong.
-trait At<T> {
-    fn at(self, source: &Source<'_>, span: Range<usize>) -> Result<T, Failure>;
-}
-
-impl<T, E: Display> At<T> for Result<T, E> {
-    fn at(self, source: &Source<'_>, span: Range<usize>) -> Result<T, Failure> {
-        self.map_err(|problem| refusal(source.file, source.line(&span), &problem.to_string()))
-    }
-}
-
 impl Source<'_> {
-    fn line(&self, span: &Range<usize>) -> usize {
-        line_of(self.text.as_bytes(), span.start)
-    }
-
-    fn document(&self) -> Result<Document, Failure> {
-        toml::from_str(self.text).map_err(|error| {
-            let line = self.line(&error.span().unwrap_or_default());
-            refusal(self.file, line, error.message())
-        })
-    }
-
     fn about(&self, about: &Spanned<String>) -> Result<String, Failure> {
         let text = about.as_ref();
         let is_line = !text.trim().is_empty() && !text.contains(char::is_control);
@@ -284,7 +233,7 @@ impl Machine {
             file: file_name,
             text,
         };
-        let document = source.document()?;
+        let document = source.document::<Document>()?;
         let times = source.times(&document.times)?;
         let conditions = source.conditions(&document.conditions, &times)?;
         let updates = source.updates(&document.updates, &times)?;
@@ -315,30 +264,6 @@ impl Machine {
         machine.check()?;
         Ok(machine)
     }
-}
-
-/// Says where and what.
-pub(super) fn refusal(file: &str, line: usize, problem: &str) -> Failure {
-    in_one_line(&format!("{file}:{line}: {problem}"))
-}
-
-/// Names and expressions are quoted as they are, and they can be anything.
-pub(super) fn in_one_line(text: &str) -> Failure {
-    let mut line = String::new();
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    Failure::Usage(line)
-}
-
-/// Lines count from 1.
-pub(super) fn line_of(text: &[u8], position: usize) -> usize {
-    let before = &text[..position.min(text.len())];
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 fn room(used: usize, most: usize, what: &str) -> Result<(), String> {

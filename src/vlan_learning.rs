@@ -1,0 +1,39 @@
+//! vlan_learning: clients in the VLANs of a trunk, each brought to the worker that is configured for its
+//! MAC address. The data plane and its reasons stand in `src/bpf/vlan_learning.bpf.c`; here it is
+//! configured, loaded, attached and read.
+
+mod arguments;
+mod demux;
+mod directory;
+mod interfaces;
+mod keeper;
+mod mapping;
+mod picture;
+mod report;
+mod roster;
+mod tagger;
+mod tags;
+
+pub use arguments::{Arguments, Table};
+pub use demux::{Changes, Demux, Policy, Setup, Verdict, labels};
+pub use interfaces::{Placed, Worker};
+pub use keeper::Keeper;
+pub use mapping::{Entry, Mapping};
+pub use report::{Report, Reporter};
+pub use tagger::Tagger;
+pub use tags::{Tags, Vlan};
+
+/// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
+#[doc(hidden)]
+pub mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/vlan_learning.skel.rs"));
+
+    // SAFETY: all integers, every bit pattern is a value, and no padding.
+    unsafe impl plain::Plain for types::client_count {}
+    // SAFETY: as above.
+    unsafe impl plain::Plain for types::worker_count {}
+    // SAFETY: as above.
+    unsafe impl plain::Plain for types::stranger {}
+    // SAFETY: as above.
+    unsafe impl plain::Plain for types::events {}
+}
