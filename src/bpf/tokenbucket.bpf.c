@@ -404,7 +404,8 @@ static __always_inline bool take_cell(__u32 *index)
 }
 
 /* Flows that found the table full are under the rule too, some of them together. */
-static __always_inline struct cell *overflow_cell(const struct wide_flow_key *key, __u64 word)
+static __always_inline struct cell *overflow_cell(const struct wide_flow_key *key, __u64 word,
+						  bool *is_entered)
 {
 	const __u32 *words = (const __u32 *)key;
 	__u32 hash = knobs.seed, index;
@@ -417,19 +418,20 @@ static __always_inline struct cell *overflow_cell(const struct wide_flow_key *ke
 	}
 	index = hash % OVERFLOW_CELLS;
 	cell = bpf_map_lookup_elem(&cells, &index);
-	if (cell && !cell->word)
-		__sync_val_compare_and_swap(&cell->word, 0, word);
+	*is_entered = cell && !cell->word && !__sync_val_compare_and_swap(&cell->word, 0, word);
 	return cell;
 }
 
-/* A cell for a new flow, or none: there is no room. It is unjudged yet: which CPU judges first does not
- * matter. */
-static __always_inline struct cell *enter(const struct wide_flow_key *key, __u64 word)
+/* A cell for a new flow, or none: there is no room. Another CPU may have been quicker: then `word` was
+ * not entered. */
+static __always_inline struct cell *enter(const struct wide_flow_key *key, __u64 word,
+					  bool *is_entered)
 {
 	__u32 index, *known;
 	struct cell *cell;
 	long error;
 
+	*is_entered = false;
 	if (!take_cell(&index))
 		return NULL;
 	cell = bpf_map_lookup_elem(&cells, &index);
@@ -440,6 +442,7 @@ static __always_inline struct cell *enter(const struct wide_flow_key *key, __u64
 	cell->dropped = 0;
 	error = insert(key, index);
 	if (!error) {
+		*is_entered = true;
 		COUNT(flows);
 		return cell;
 	}
@@ -449,7 +452,7 @@ static __always_inline struct cell *enter(const struct wide_flow_key *key, __u64
 		COUNT(table_errors);
 		return NULL;
 	}
-	known = look_up(key); /* another CPU was quicker */
+	known = look_up(key);
 	return known ? bpf_map_lookup_elem(&cells, known) : NULL;
 }
 
@@ -494,35 +497,48 @@ static __always_inline void count_flow(struct cell *cell, const struct facts *fa
 		__sync_fetch_and_add(&cell->passed, facts->packets);
 }
 
+/* A machine's new flow is entered as its packet has left it. Were it entered new, another CPU could find
+ * it so with a later packet, about which the machine may say nothing. */
+static __always_inline __u32 judge_entered(const struct rule *rule, struct cell *cell,
+					   const struct facts *facts, const struct step *step,
+					   bool is_entered)
+{
+	if (is_entered && !knobs.polices_bytes)
+		return step->action;
+	return judge(rule, cell, facts);
+}
+
 /* The rare way: a flow that has no cell. One that would begin anew with its next packet needs none. */
 static __noinline int judge_unknown(const struct rule *rule, const struct wide_flow_key *key,
 				    const struct facts *facts)
 {
 	struct step step = {};
 	struct cell *cell;
-	__u32 action;
+	bool is_entered;
 	__u64 fresh;
+	__u32 action;
 
 	if (!rule || !key || !facts)
 		return NO_ROW;
 	if (knobs.polices_bytes) {
-		fresh = facts->now * UNITS_PER_NS ?: 1; /* 0 is nobody's */
+		step.word = facts->now * UNITS_PER_NS;
 	} else {
-		fresh = fresh_word(&machine, &rule->xfsm, facts->now) ?: 1;
+		fresh = fresh_word(&machine, &rule->xfsm, facts->now);
 		step = step_of(&machine, &rule->xfsm, fresh, facts);
 		if (step.action == NO_ROW)
 			return NO_ROW;
 		if (step.word == fresh && -rule->xfsm.fresh >= rule->xfsm.forget)
 			return step.action;
 	}
-	cell = enter(key, fresh);
-	action = cell ? judge(rule, cell, facts) : TAKEN_BACK;
+	step.word = step.word ?: 1; /* 0 is nobody's */
+	cell = enter(key, step.word, &is_entered);
+	action = cell ? judge_entered(rule, cell, facts, &step, is_entered) : TAKEN_BACK;
 	if (action == TAKEN_BACK) {
 		COUNT(overflowed);
 		if (!knobs.polices_bytes && !machine.shares_overflow)
 			return step.action;
-		cell = overflow_cell(key, fresh);
-		action = cell ? judge(rule, cell, facts) : DISCARD;
+		cell = overflow_cell(key, step.word, &is_entered);
+		action = cell ? judge_entered(rule, cell, facts, &step, is_entered) : DISCARD;
 		if (action == TAKEN_BACK) /* never: nobody takes these back */
 			action = DISCARD;
 	}
