@@ -12,17 +12,18 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// The key of such a network in the BPF programs' sets (`struct net` in nets.h), where IPv4 stands as
-    /// `::ffff:a.b.c.d`: the prefix's length, then the address in network byte order.
-    pub fn map_key(self) -> [u8; 20] {
-        let (bits_before, octets) = match self.address {
-            IpAddr::V4(ip) => (96, ip.to_ipv6_mapped().octets()),
-            IpAddr::V6(ip) => (0, ip.octets()),
+    /// The key of such a network in the BPF programs' sets (`struct net` in nets.h): how many bits count,
+    /// the 32 of the version among them, then the version and the address in network byte order.
+    pub fn map_key(self) -> [u8; 24] {
+        let (version, address) = match self.address {
+            IpAddr::V4(ip) => (4_u32, u128::from(ip.to_bits()) << 96),
+            IpAddr::V6(ip) => (6, ip.to_bits()),
         };
-        let mut key = [0; 20];
-        let (prefix, address) = key.split_at_mut(4);
-        prefix.copy_from_slice(&(bits_before + u32::from(self.prefix)).to_ne_bytes());
-        address.copy_from_slice(&octets);
+        let bits = u32::BITS + u32::from(self.prefix);
+        let mut key = [0; 24];
+        key[..4].copy_from_slice(&bits.to_ne_bytes());
+        key[4..8].copy_from_slice(&version.to_ne_bytes());
+        key[8..].copy_from_slice(&address.to_be_bytes());
         key
     }
 
@@ -91,12 +92,17 @@ mod tests {
     fn networks_and_single_addresses() {
         let key = |text: &str| text.parse::<Cidr>().unwrap().map_key();
         let prefix = |text: &str| u32::from_ne_bytes(*key(text).first_chunk().unwrap());
-        assert_eq!(key("192.0.2.0/24")[14..], [0xff, 0xff, 192, 0, 2, 0]);
-        assert_eq!(prefix("192.0.2.0/24"), 120);
-        assert_eq!(key("2001:db8::/32")[4..8], [0x20, 0x01, 0x0d, 0xb8]);
-        assert_eq!(prefix("2001:db8::/32"), 32);
-        assert_eq!(prefix("0.0.0.0/0"), 96);
-        assert_eq!(prefix("::/0"), 0);
+        assert_eq!(key("192.0.2.0/24")[4..8], 4_u32.to_ne_bytes());
+        assert_eq!(
+            key("192.0.2.0/24")[8..],
+            [&[192, 0, 2][..], &[0; 13]].concat()
+        );
+        assert_eq!(prefix("192.0.2.0/24"), 32 + 24);
+        assert_eq!(key("2001:db8::/32")[4..8], 6_u32.to_ne_bytes());
+        assert_eq!(key("2001:db8::/32")[8..12], [0x20, 0x01, 0x0d, 0xb8]);
+        assert_eq!(prefix("2001:db8::/32"), 32 + 32);
+        // Everything of one version, and nothing of the other.
+        assert_eq!((prefix("0.0.0.0/0"), prefix("::/0")), (32, 32));
         for text in ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32"] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), text);
         }

@@ -15,9 +15,11 @@
 #include "parse.h"
 
 struct net {
-	__u32 prefix_bits;
-	__be32 ip[4]; /* IPv4 as ::ffff:a.b.c.d */
+	__u32 prefix_bits; /* those of ip_version too, so that no network has addresses of both */
+	__u32 ip_version;
+	__be32 ip[4]; /* IPv4: the first word */
 };
+#define VERSION_BITS 32
 
 /* A set of networks, written before the programs are attached. */
 struct net_set {
@@ -33,12 +35,13 @@ struct net_set {
 static __always_inline bool is_in(void *nets, const struct packet *packet,
 				  const struct in6_addr *ip)
 {
-	struct net net = { .prefix_bits = 128 };
+	struct net net = { .ip_version = packet->ip_version };
 
 	if (packet->ip_version == 4) {
-		net.ip[2] = bpf_htonl(0xffff);
-		net.ip[3] = ip->in6_u.u6_addr32[0];
+		net.prefix_bits = VERSION_BITS + 32;
+		net.ip[0] = ip->in6_u.u6_addr32[0];
 	} else if (packet->ip_version == 6) {
+		net.prefix_bits = VERSION_BITS + 128;
 		__builtin_memcpy(net.ip, ip, sizeof(net.ip));
 	} else {
 		return false;

@@ -392,7 +392,8 @@ fn exempt_networks_are_neither_metered_nor_policed() {
             (six([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0]), true),
             (six([0x2001, 0xdb8, 1, 0xffff, 0, 0, 0, 1]), true),
             (six([0x2001, 0xdb8, 2, 0, 0, 0, 0, 1]), false),
-            // The last words are those of 198.51.100.1, which stands as ::ffff:198.51.100.1.
+            // IPv6 in whose words are those of 198.51.100.1.
+            (six([0xc633, 0x6401, 0, 0, 0, 0, 0, 0]), false),
             (six([0, 0, 0, 0, 0, 0, 0xc633, 0x6401]), false),
         ];
         for ((to, from), exempt) in cases {

@@ -592,6 +592,21 @@ fn neighbor_nets_say_who_may_be_a_neighbor() {
     });
 }
 
+/// All of IPv6 is none of IPv4.
+#[test]
+fn neighbor_nets_of_one_version_are_not_of_the_other() {
+    const NAME: &str = "neighbor_nets_of_one_version_are_not_of_the_other";
+    let setup = Setup {
+        neighbor_nets: vec!["::/0".parse().unwrap()],
+        ..Setup::default()
+    };
+    rig::run(NAME, setup, |rig| {
+        let class = |ip: IpAddr| class_of(rig, ip);
+        assert_eq!(class(six(1).into()), Class::Neighbor);
+        assert_eq!(class(four(1).into()), Class::Rest);
+    });
+}
+
 /// As many spoofed sources as one likes: the table stays sound, the LAN client keeps his rate, the
 /// neighbors theirs.
 #[test]

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use testbed::packet::{BROADCAST, Ipv4, Ipv6, Packet, truncations};
+use testbed::{sandbox, step};
 
 use crate::frames::{A, B, between, from, ip};
 use crate::keys::assert_share;
@@ -482,6 +483,31 @@ fn exempt_networks_are_not_metered() {
             ("2001:db8:0:ffff::", "2001:db8::8"),
         ] {
             assert_share(rig, &between(source, destination).udp(1, 2), &[]);
+        }
+    });
+}
+
+/// Everything of one version is nothing of the other.
+#[test]
+fn an_exempt_version_is_not_the_other() {
+    sandbox::run("an_exempt_version_is_not_the_other", |_| {
+        let four = &between("10.0.0.1", "192.0.2.1").udp(1, 2);
+        let six = &between("2001:db8::1", "2001:db8::2").udp(1, 2);
+        for (net, exempt, metered) in [("::/0", six, four), ("0.0.0.0/0", four, six)] {
+            let setup = Setup {
+                exempt: vec![step(net, net.parse())],
+                ..Setup::default()
+            };
+            rig::with(setup, |rig| {
+                for _ in 0..20 {
+                    assert!(rig.passes(&exempt.build()), "{net}");
+                }
+                rig.assert_events(events {
+                    exempt: 20,
+                    ..events::default()
+                });
+                assert_share(rig, metered, &[]);
+            });
         }
     });
 }
