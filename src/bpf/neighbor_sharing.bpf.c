@@ -312,21 +312,34 @@ static __always_inline struct recent *place_of(const struct packet *packet,
 	return packet->ip_version == 4 ? bpf_map_lookup_elem(&recents, &place) : NULL;
 }
 
-static __always_inline bool is_recent(const struct recent *recent, const struct in6_addr *ip,
-				      __u64 now)
+/* False where nothing of this tick is remembered of the address. */
+static __always_inline bool recall(const struct recent *recent, const struct in6_addr *ip,
+				   __u64 now, struct owner *owner, bool *heard)
 {
-	return recent && recent->tick == now && recent->ip == ip->in6_u.u6_addr32[0];
+	__u64 known;
+
+	if (!recent)
+		return false;
+	/* First: with PREEMPT_RT another packet may take the place in between. */
+	known = *(volatile __u64 *)&recent->owner;
+	*heard = *(volatile __u32 *)&recent->heard;
+	__builtin_memcpy(owner, &known, sizeof(known));
+	return recent->tick == now && recent->ip == ip->in6_u.u6_addr32[0];
 }
 
 static __always_inline void remember(struct recent *recent, const struct in6_addr *ip,
 				     struct owner owner, __u64 now, bool heard)
 {
+	__u64 known;
+
 	if (!recent)
 		return;
-	recent->tick = now;
-	recent->ip = ip->in6_u.u6_addr32[0];
-	recent->heard = heard;
-	recent->owner = owner;
+	__builtin_memcpy(&known, &owner, sizeof(known));
+	*(volatile __u64 *)&recent->tick = 0;
+	*(volatile __be32 *)&recent->ip = ip->in6_u.u6_addr32[0];
+	*(volatile __u32 *)&recent->heard = heard;
+	*(volatile __u64 *)&recent->owner = known;
+	*(volatile __u64 *)&recent->tick = now;
 }
 
 /* What is remembered may be about to change. */
@@ -343,11 +356,13 @@ static __always_inline bool find_owner(const struct packet *packet, const struct
 	struct recent *recent = place_of(packet, ip);
 	__u64 now = now_in_ticks();
 	struct learned *entry;
+	struct owner known;
+	bool heard;
 
-	if (is_recent(recent, ip, now)) {
-		if (!recent->owner.port)
+	if (recall(recent, ip, now, &known, &heard)) {
+		if (!known.port)
 			return false;
-		*owner = recent->owner;
+		*owner = known;
 		return true;
 	}
 	entry = look_up(packet, ip);
@@ -547,10 +562,11 @@ static __always_inline __u32 slot_of_source(struct packet *packet, __u32 ifindex
 	struct recent *recent = place_of(packet, &packet->source);
 	__u64 now = now_in_ticks();
 	struct learned *entry;
+	struct owner owner;
+	bool heard;
 
-	if (is_recent(recent, &packet->source, now) && recent->heard &&
-	    recent->owner.port == ifindex)
-		return recent->owner.slot;
+	if (recall(recent, &packet->source, now, &owner, &heard) && heard && owner.port == ifindex)
+		return owner.slot;
 	entry = look_up(packet, &packet->source);
 	if (!entry || entry->owner.port != ifindex) {
 		forget(recent);
