@@ -22,7 +22,7 @@ use testbed::namespace::{Place, Veth};
 use testbed::process::Ended;
 use testbed::sandbox::{self, Sandbox};
 use testbed::schema::Schema;
-use testbed::tool::ENDS_WITHIN;
+use testbed::tool::{ENDS_WITHIN, READY_WITHIN};
 use testbed::traffic::{Paced, pace};
 use testbed::{joined, side_by_side, step};
 
@@ -459,6 +459,37 @@ fn a_running_one_is_changed_and_ended() {
             );
             let ended = limiting.process.finish(ENDS_WITHIN);
             ended.assert_code(0);
+            before.assert_same(&sandbox.snapshot(), "after detach");
+        }
+    });
+}
+
+/// An instance with two interfaces is one: what is done by the name of one is done at both.
+#[test]
+fn both_interfaces_of_an_instance_are_changed_and_detached_together() {
+    let name = "both_interfaces_of_an_instance_are_changed_and_detached_together";
+    sandbox::run(name, |sandbox| {
+        let line = Line::new();
+        let before = sandbox.snapshot();
+        for attach in ["tcx", "clsact"] {
+            let sides = "--ingress --egress";
+            let arguments = format!("--iface wan0 lan0 {sides} --rate 1/h --attach {attach}");
+            let tool = sandbox.start(TOOL.command(&arguments));
+            tool.wait_for_error("Limiting ", READY_WITHIN);
+            // Each packet takes a token of the same bucket at wan0, and one at lan0.
+            assert_eq!(passes(&line, ipv4(1)), LEFT / 2, "{attach}");
+            let said = set(sandbox, "--tokens 3");
+            assert!(said.starts_with("wan0: 3 tokens, "), "{said}");
+            assert_eq!(passes(&line, ipv4(2)), 2, "{attach}");
+            let said = detach(sandbox);
+            let pid = tool.pid();
+            let expected = format!(
+                "wan0: detached (it was running as pid {pid})\n\
+                 lan0: detached too (it was the same instance)\n"
+            );
+            assert_eq!(said, expected);
+            assert_eq!(passes(&line, ipv4(1)), BURST, "{attach}");
+            tool.finish(ENDS_WITHIN).assert_code(0);
             before.assert_same(&sandbox.snapshot(), "after detach");
         }
     });

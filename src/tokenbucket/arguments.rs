@@ -110,7 +110,7 @@ pub struct LimitArguments {
 /// What is done with an instance that runs, or is pinned.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Change the rule at once; what is known of flows is kept
+    /// Change the rule at once, at all its interfaces; what is known of flows is kept
     Set {
         /// Which instance.
         #[command(flatten)]
@@ -128,7 +128,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// End it, and remove exactly what it has left in the kernel
+    /// End it, at all its interfaces, and remove exactly what it has left in the kernel
     Detach {
         /// Which instance.
         #[command(flatten)]
@@ -139,7 +139,7 @@ pub enum Command {
 /// Which instance.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Which {
-    /// The interface that it is attached to
+    /// An interface that it is attached to
     #[arg(long, value_name = "IF")]
     pub iface: String,
 }

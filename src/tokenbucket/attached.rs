@@ -127,7 +127,29 @@ impl Attached {
         }))
     }
 
-    /// Ends it, and removes exactly what it has in the kernel.
+    /// The names of all interfaces that it is attached to: [`Attached::port`] may be one of many.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for link in Netlink::open()?.links()? {
+            if self.is_at(link.ifindex)? {
+                names.push(link.name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_at(&self, ifindex: u32) -> Result<bool> {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for program in tc::programs(ifindex, direction)? {
+                if maps_of(program)?.is_some_and(|maps| maps.share_cells(&self.maps)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ends it at all its interfaces, and removes exactly what it has in the kernel.
     pub fn detach(self) -> Result<()> {
         let Attached {
             port, owner, maps, ..

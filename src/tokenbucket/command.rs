@@ -107,8 +107,14 @@ fn detach(interface: &str) -> Result<()> {
         _ => {
             let attached = Attached::at(interface)?;
             let owner = attached.owner.to_string();
+            let mut others = attached.interfaces()?;
+            others.retain(|name| *name != attached.port.name);
             attached.detach()?;
-            writeln!(io::stdout(), "{interface}: detached (it was {owner})")?;
+            let mut out = io::stdout().lock();
+            writeln!(out, "{interface}: detached (it was {owner})")?;
+            for other in others {
+                writeln!(out, "{other}: detached too (it was the same instance)")?;
+            }
             Ok(())
         }
     }
