@@ -8,6 +8,9 @@
 mod clocks;
 #[path = "tokenbucket/cpus.rs"]
 mod cpus;
+mod document;
+#[path = "tokenbucket/documented.rs"]
+mod documented;
 #[path = "tokenbucket/engine.rs"]
 mod engine;
 #[path = "tokenbucket/frames.rs"]

@@ -1,6 +1,7 @@
 //! Real traffic through the real tokenbucket: what arrives behind it, what the rule allows, and what its
 //! reports say.
 
+mod document;
 mod limiting;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use document::{blocks, exercise};
 use limiting::{BURST, DEFAULT, LEFT, TOOL, burst, burst_at, ipv4, limit, limit_at, number};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -805,38 +807,6 @@ fn the_simulation_shows_what_the_rule_allows() {
     side_by_side([&in_json, &in_text]);
 }
 
-/// The machine of the exercise in docs/tokenbucket.md: its solution, put into tokenbucket.toml as the
-/// text says.
-fn exercise() -> String {
-    let read = |path: &str| step(path, fs::read_to_string(path));
-    let documentation = read("docs/tokenbucket.md");
-    let (_, exercise) = step(
-        "find it",
-        documentation.split_once("## Exercise").ok_or("no exercise"),
-    );
-    let solution = exercise
-        .split_once("```toml\n")
-        .and_then(|(_, rest)| rest.split_once("```"));
-    let (solution, _) = step("find its solution", solution.ok_or("no TOML"));
-    let mut machine = read("src/tokenbucket/machines/tokenbucket.toml");
-    let last_row = step(
-        "find the last row",
-        machine.rfind("[[row]]").ok_or("no row"),
-    );
-    machine.truncate(last_row);
-    let (tables, rows) = step("find rows", solution.split_once("[[row]]").ok_or("no row"));
-    for table in tables
-        .split("\n[")
-        .map(|table| table.trim_start_matches('['))
-    {
-        let (name, lines) = step(table, table.split_once("]\n").ok_or("no table"));
-        let name = format!("[{name}]\n");
-        assert_eq!(machine.matches(&name).count(), 1, "{name} in {machine}");
-        machine = machine.replace(&name, &format!("{name}{lines}\n"));
-    }
-    format!("{machine}[[row]]{rows}")
-}
-
 #[test]
 fn the_exercise_of_the_documentation_shuts_out_who_exceeds_his_bucket() {
     let name = "the_exercise_of_the_documentation_shuts_out_who_exceeds_his_bucket";
@@ -844,6 +814,11 @@ fn the_exercise_of_the_documentation_shuts_out_who_exceeds_his_bucket() {
         sandbox::run(name, |sandbox| {
             let file = "/run/shut_out.toml";
             step(file, fs::write(file, exercise()));
+            let show = TOOL.command(&format!("--xfsm {file} --show-xfsm"));
+            let shown = sandbox.start(show).finish(ENDS_WITHIN);
+            let table = &blocks("Exercise")[2];
+            let shown = &shown.assert_code(0).stdout;
+            assert!(shown.ends_with(&format!("\n\n{table}")), "{table}{shown}");
             let (outcome, _) = demonstrate(sandbox, &format!("--xfsm {file}"));
             let [(_, sent, arrived), first, second] = senders(&outcome);
             assert_eq!(arrived, sent, "{outcome}");
