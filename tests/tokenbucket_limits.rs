@@ -319,8 +319,19 @@ fn packets_of_one_key_share_a_bucket() {
 
 /// With what a frame more or less at the edges of the window makes.
 const MEGABIT: RangeInclusive<f64> = 976.0..=1024.0;
-/// The payload ceiling is 956; a policer makes TCP lose now and then.
-const MEGABIT_GOODPUT: RangeInclusive<f64> = 860.0..=976.0;
+/// In 8 seconds. The payload ceiling is 956; a policer makes TCP lose now and then. Up to a burst (32 kbit/s
+/// here) was saved up while TCP waited before, and as much had come behind a segment that was missing.
+const MEGABIT_GOODPUT: RangeInclusive<f64> = 860.0..=1020.0;
+
+/// So many sources got no more than their bursts and the rate since.
+#[track_caller]
+fn assert_paid(report: &Value, sources: u32) {
+    assert_eq!(report["rule"]["kind"], "bytes", "{report}");
+    let elapsed = report["elapsed"].as_f64().unwrap_or_default() + 0.5;
+    let most = f64::from(sources) * (32_768.0 + 125_000.0 * elapsed);
+    let passed = number(report, "/passed/bytes") as f64;
+    assert!(passed < most, "{passed} bytes, not {most}: {report}");
+}
 
 #[test]
 fn a_rate_in_bytes_is_each_sources_rate() {
@@ -350,15 +361,7 @@ fn a_rate_in_bytes_is_each_sources_rate() {
             for rate in rates {
                 assert!(MEGABIT.contains(&rate), "{rates:?} kbit/s, not {MEGABIT:?}");
             }
-            let report = limiting.finish();
-            assert_eq!(report["rule"]["kind"], "bytes", "{report}");
-            let most =
-                32_768.0 + 125_000.0 * (report["elapsed"].as_f64().unwrap_or_default() + 0.5);
-            let passed = number(&report, "/passed/bytes") as f64;
-            assert!(
-                passed < 2.0 * most,
-                "{passed} bytes, not {most} of each: {report}"
-            );
+            assert_paid(&limiting.finish(), 2);
         });
     };
     let of_tcp = || {
@@ -371,7 +374,7 @@ fn a_rate_in_bytes_is_each_sources_rate() {
                 MEGABIT_GOODPUT.contains(&goodput),
                 "{goodput:.1} kbit/s, not {MEGABIT_GOODPUT:?}"
             );
-            limiting.finish();
+            assert_paid(&limiting.finish(), 1);
         });
     };
     side_by_side([&of_udp, &of_tcp]);
