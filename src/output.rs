@@ -1,10 +1,11 @@
 //! Standard output as tools write reports to it: redrawn in place on a terminal, plain lines in a
 //! pipe, and never waited for. A reader that has stopped (Ctrl-S, a paused pager, the very ssh session
-//! that is policed) must not keep a tool from its work or from its end.
+//! that is policed) must not keep a tool from its work or from its end. Standard error likewise, for
+//! what is said in between.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Where reports go.
 #[derive(Debug)]
 pub struct Output {
-    /// None: stdout is a file or the like, where writing does not wait.
+    given: Given,
+    /// None: it is a file or the like, where writing does not wait.
     without_waiting: Option<File>,
     terminal: bool,
     /// What the reader has not taken yet.
@@ -29,13 +31,40 @@ pub struct Output {
     skipped: u64,
 }
 
+/// The stream as it was given to us.
+#[derive(Debug)]
+enum Given {
+    Stdout(io::Stdout),
+    Stderr(io::Stderr),
+}
+
+impl AsFd for Given {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Given::Stdout(stdout) => stdout.as_fd(),
+            Given::Stderr(stderr) => stderr.as_fd(),
+        }
+    }
+}
+
 impl Output {
     /// Standard output. Opens it once more without blocking, so it is to be called before privileges
     /// are dropped: the terminal may be another user's.
     pub fn open() -> Output {
+        Output::on(Given::Stdout(io::stdout()))
+    }
+
+    /// Standard error, likewise.
+    pub fn open_stderr() -> Output {
+        Output::on(Given::Stderr(io::stderr()))
+    }
+
+    fn on(given: Given) -> Output {
+        let terminal = given.as_fd().is_terminal();
         Output {
-            without_waiting: reopened(),
-            terminal: io::stdout().is_terminal(),
+            without_waiting: reopened(given.as_fd(), terminal),
+            given,
+            terminal,
             pending: Vec::new(),
             drawn: 0,
             skipped: 0,
@@ -83,8 +112,7 @@ impl Output {
                     "nobody took the last report from stdout",
                 ));
             }
-            let stdout = io::stdout();
-            let mut fds = [PollFd::new(self.target(&stdout), PollFlags::POLLOUT)];
+            let mut fds = [PollFd::new(self.target(), PollFlags::POLLOUT)];
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             // An interrupted wait is looked at again like one that is over.
             let _ = poll(&mut fds, timeout);
@@ -105,14 +133,13 @@ impl Output {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout();
-        if self.without_waiting.is_none() {
+        if let (Given::Stdout(stdout), None) = (&mut self.given, &self.without_waiting) {
             // What others print goes before.
             stdout.flush()?;
         }
         while !self.pending.is_empty() {
             // Not by way of Stdout, which keeps what it could not write and does not say how much.
-            match write(self.target(&stdout), &self.pending) {
+            match write(self.target(), &self.pending) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => drop(self.pending.drain(..written)),
                 Err(Errno::EAGAIN) => return Ok(()),
@@ -123,20 +150,19 @@ impl Output {
         Ok(())
     }
 
-    fn target<'a>(&'a self, stdout: &'a io::Stdout) -> BorrowedFd<'a> {
+    fn target(&self) -> BorrowedFd<'_> {
         match &self.without_waiting {
             Some(file) => file.as_fd(),
-            None => stdout.as_fd(),
+            None => self.given.as_fd(),
         }
     }
 }
 
 /// A pipe or terminal opened once more: O_NONBLOCK on the descriptor that we were given would be set
 /// for everybody who shares it. (A file opened once more would be written from its start.)
-fn reopened() -> Option<File> {
-    let path = "/proc/self/fd/1";
-    let kind = std::fs::metadata(path).ok()?.file_type();
-    let is_terminal = kind.is_char_device() && io::stdout().is_terminal();
+fn reopened(given: BorrowedFd<'_>, is_terminal: bool) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", given.as_raw_fd());
+    let kind = std::fs::metadata(&path).ok()?.file_type();
     if !(kind.is_fifo() || is_terminal) {
         return None;
     }

@@ -6,7 +6,7 @@
 //! [`reports`] and [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, for
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
 //! stands in for a program that may not be there. [`bpf`] watches what the kernel frees late, [`others`]
-//! are programs of somebody else.
+//! are programs of somebody else, [`threads`] are those of the test itself.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -26,6 +26,7 @@ pub mod reports;
 pub mod sandbox;
 pub mod schema;
 pub mod snapshot;
+pub mod threads;
 pub mod tool;
 pub mod traffic;
 pub mod tun;

@@ -2,7 +2,6 @@
 //! arrives, what does not arrive is not counted, and they end without a trace.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use netbpf::tokenbucket::traffic::{Tally, Traffic};
 use netsetup::topology::tokenbucket::{self, Network};
 use testbed::namespace::Place;
-use testbed::{sandbox, step};
+use testbed::{sandbox, step, threads};
 
 /// Long enough for a second packet of the slowest sender.
 const SOON: Duration = Duration::from_secs(5);
@@ -52,18 +51,7 @@ fn stop(traffic: Traffic) -> Vec<Tally> {
 
 /// The effective capabilities of each sender's thread in this process, by the thread's name.
 fn capabilities() -> BTreeMap<String, String> {
-    let tasks = step("read the threads", fs::read_dir("/proc/self/task"));
-    // A thread may end while it is looked at.
-    let statuses =
-        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
-    let field = |status: &str, name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name));
-        value.unwrap_or_default().trim().to_owned()
-    };
-    statuses
-        .map(|status| (field(&status, "Name:"), field(&status, "CapEff:")))
-        .filter(|(name, _)| name.starts_with("sender"))
-        .collect()
+    threads::capabilities("sender")
 }
 
 #[test]
