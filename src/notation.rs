@@ -15,6 +15,12 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// "1 client", "2 clients".
+pub fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(number as u64))
+}
+
 /// 1536 as "1.54k": bytes, in powers of 1000.
 pub fn bytes(count: u64) -> String {
     scaled(count as f64, "")

@@ -12,7 +12,7 @@ use super::interfaces::{self, Placed};
 use super::mapping::{Mapping, Pair, Settings, Unknown, Untagged};
 use crate::Failure;
 use crate::netlink::{Link, Netlink};
-use crate::notation::grouped;
+use crate::notation::counted;
 use crate::options::Common;
 use crate::port::Port;
 use crate::preflight;
@@ -134,11 +134,11 @@ impl fmt::Display for Table {
         };
         write!(
             f,
-            "Bringing {} clients from {} to {} workers; frames from unknown MAC addresses {}, \
+            "Bringing {} from {} to {}; frames from unknown MAC addresses {}, \
              untagged ones {}",
-            grouped(self.placed.clients.len() as u64),
+            counted(self.placed.clients.len(), "client"),
             self.trunk.name,
-            grouped(self.placed.workers.len() as u64),
+            counted(self.placed.workers.len(), "worker"),
             verdict(&self.policy.unknown),
             verdict(&self.policy.untagged),
         )?;

@@ -23,7 +23,7 @@ use crate::load::load;
 use crate::mac::Mac;
 use crate::map_value;
 use crate::mapped::{Mapped, Shared};
-use crate::notation::grouped;
+use crate::notation::{counted, grouped};
 use crate::port::Port;
 use crate::tc::{Attacher, Attachment, Direction, Method};
 use crate::tick::{Tick, TickClock};
@@ -88,8 +88,8 @@ impl fmt::Display for Changes {
         } = self;
         write!(
             f,
-            "{} clients added, {} removed, {} kept",
-            grouped(*added as u64),
+            "{} added, {} removed, {} kept",
+            counted(*added, "client"),
             grouped(*removed as u64),
             grouped(*kept as u64)
         )
@@ -173,7 +173,7 @@ pub struct State {
 struct Attached {
     worker: Worker,
     row: u32,
-    _attachment: Option<Attachment>,
+    attachment: Option<Attachment>,
 }
 
 /// The loaded programs and their maps; the programs are attached as long as this lives.
@@ -194,7 +194,8 @@ pub struct Demux<'obj> {
     policy: Policy,
 }
 
-/// Clients that are no longer configured.
+/// Clients that were taken out of the table: they are configured no longer, or their worker's interface
+/// went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Removed {
     /// How many.
@@ -309,6 +310,7 @@ impl<'obj> Demux<'obj> {
         }
         let used: BTreeSet<u32> = clients.values().copied().collect();
         self.attach_workers(&used, workers)?;
+        self.look_at_peers(workers)?;
         let members = self.roster.members();
         let stays = |mac: &Mac, port: u32| members.get(mac).is_some_and(|it| it.port == port);
         let mut remaining = clients.clone();
@@ -361,6 +363,28 @@ impl<'obj> Demux<'obj> {
         Ok(())
     }
 
+    /// The far ends of veths may have been moved to other namespaces.
+    fn look_at_peers(&mut self, workers: &BTreeMap<u32, Worker>) -> Result<()> {
+        for (port, attached) in &mut self.workers {
+            let Some(now) = workers.get(port) else {
+                continue;
+            };
+            if attached.worker.has_peer == now.has_peer {
+                continue;
+            }
+            attached.worker.has_peer = now.has_peer;
+            for member in self.roster.members().values() {
+                if member.port == *port {
+                    let client = self.clients.get(member.number);
+                    let client = client.context("a client without a row")?;
+                    let has_peer = u32::from(now.has_peer);
+                    client.has_peer.store(has_peer, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn attach_worker(&mut self, worker: &Worker) -> Result<()> {
         let row = self.free_rows.pop().with_context(|| {
             let most = most_workers(self.setup.room);
@@ -383,7 +407,7 @@ impl<'obj> Demux<'obj> {
             Attached {
                 worker,
                 row,
-                _attachment: attachment,
+                attachment,
             },
         );
         error.map_or(Ok(()), Err)
@@ -497,7 +521,7 @@ impl<'obj> Demux<'obj> {
         self.roster.members()
     }
 
-    /// Clients that are configured no longer.
+    /// Clients that were taken out of the table.
     pub fn removed(&self) -> Removed {
         self.removed
     }
@@ -583,9 +607,9 @@ impl<'obj> Demux<'obj> {
     /// Takes the programs off again. Counters can still be read.
     pub fn detach(&mut self) {
         self.trunk = None;
-        let rows = self.workers.values().map(|it| it.row);
-        self.free_rows.extend(rows);
-        self.workers.clear();
+        for attached in self.workers.values_mut() {
+            attached.attachment = None;
+        }
     }
 }
 

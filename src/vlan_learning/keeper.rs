@@ -11,7 +11,7 @@ use super::interfaces::Placed;
 use super::mapping::Mapping;
 use crate::failure::say;
 use crate::netlink::{LinkChange, LinkEvent, Netlink};
-use crate::notation::grouped;
+use crate::notation::counted;
 use crate::port::{self, Port};
 
 /// The name of the tool in its locks.
@@ -140,8 +140,8 @@ impl<'a> Keeper<'a> {
             let lost = demux.lose(&BTreeSet::from([ifindex]))?;
             self.table.placed.clients.retain(|_, port| *port != ifindex);
             say(format_args!(
-                "{event}: its {} are unknown until it is back",
-                counted(lost)
+                "{event}: {} out of reach until it is back",
+                counted(lost, "client")
             ));
         }
         if matches!(&demux.policy().unknown, Verdict::Redirect(port) if port.ifindex == ifindex) {
@@ -185,7 +185,7 @@ impl<'a> Keeper<'a> {
             .and_then(|placed| self.take(placed, demux));
         // What somebody makes under a known name must not end what runs.
         match placed {
-            Ok(clients) => say(format_args!("{event}: {} now", counted(clients))),
+            Ok(clients) => say(format_args!("{event}: {} now", counted(clients, "client"))),
             Err(error) => say(format_args!("{event}, but it cannot be used: {error:#}")),
         }
         Ok(())
@@ -197,12 +197,5 @@ impl<'a> Keeper<'a> {
         demux.change_to(&placed)?;
         self.table.placed = placed;
         Ok(self.table.placed.clients.len())
-    }
-}
-
-fn counted(clients: usize) -> String {
-    match clients {
-        1 => "1 client".to_owned(),
-        clients => format!("{} clients", grouped(clients as u64)),
     }
 }

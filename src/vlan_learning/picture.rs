@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::report::{Client, Events, Report};
-use crate::notation::{bytes, grouped, span};
+use crate::notation::{bytes, counted, grouped, span};
 use crate::report::{notes, skipped_reports};
 
 /// Clients and strangers in the table; the JSON report has all of them.
@@ -55,8 +55,8 @@ impl fmt::Display for Report {
             writeln!(f, "not there: {}", self.absent.join(" "))?;
         }
         if self.removed.clients > 0 {
-            let removed = grouped(self.removed.clients);
-            writeln!(f, "{removed} clients are configured no longer")?;
+            let removed = counted(self.removed.clients as usize, "client");
+            writeln!(f, "{removed} taken out of the table")?;
         }
         f.write_str(&skipped_reports(self.skipped_reports))?;
         for note in self.events.notes() {

@@ -34,7 +34,7 @@ pub struct Report {
     pub(super) absent: Vec<String>,
     /// MAC addresses that are not configured, the busiest first; of very many only the latest.
     pub(super) strangers: Vec<Stranger>,
-    /// Clients that are configured no longer.
+    /// Clients that were taken out of the table.
     pub(super) removed: Removed,
     pub(super) events: Events,
     /// Reports that were left out because nobody took the ones before.
