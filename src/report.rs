@@ -17,16 +17,19 @@ pub const PROMPT: &str = "Press enter when finished: ";
 #[derive(Debug)]
 pub struct Printer {
     json: bool,
+    prompt: &'static str,
     output: Output,
     /// Whether the user knows that reports cannot be written.
     told: bool,
 }
 
 impl Printer {
-    /// To standard output. To be made before privileges are dropped: see [`Output::open`].
-    pub fn new(json: bool) -> Printer {
+    /// To standard output, with this prompt below what is drawn. To be made before privileges are dropped:
+    /// see [`Output::open`].
+    pub fn new(json: bool, prompt: &'static str) -> Printer {
         Printer {
             json,
+            prompt,
             output: Output::open(),
             told: false,
         }
@@ -43,7 +46,7 @@ impl Printer {
         let written = if self.json {
             self.output.line(&serde_json::to_string(report)?)
         } else {
-            self.output.draw(&report.to_string(), PROMPT)
+            self.output.draw(&report.to_string(), self.prompt)
         };
         match written {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => self.tell(&error),

@@ -15,6 +15,7 @@ mod picture;
 mod report;
 mod roster;
 mod servers;
+mod simulation;
 mod tagger;
 mod tags;
 
@@ -27,6 +28,7 @@ pub use log::Log;
 pub use mapping::{Entry, Mapping};
 pub use report::{Report, Reporter};
 pub use servers::Servers;
+pub use simulation::Simulation;
 pub use tagger::Tagger;
 pub use tags::{Tags, Vlan};
 

@@ -11,7 +11,7 @@ use super::table::FIRST_SLOT;
 use super::{Class, Counter, Forgotten, PerWay, Sharing, Way};
 use crate::port::Port;
 use crate::rate::Rate;
-use crate::report::Printer;
+use crate::report::{PROMPT, Printer};
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.neighbor_sharing/1";
@@ -110,7 +110,7 @@ impl Reporter {
     pub fn new(json: bool) -> Reporter {
         let now = Instant::now();
         Reporter {
-            printer: Printer::new(json),
+            printer: Printer::new(json, PROMPT),
             started: now,
             last: now,
             last_bytes: HashMap::new(),

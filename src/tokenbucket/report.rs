@@ -11,7 +11,7 @@ use super::cells::Counts;
 use super::maps::{Events, Maps, Volume};
 use super::rule::Rule;
 use super::sweep::Sweeper;
-use crate::report::Printer;
+use crate::report::{PROMPT, Printer};
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.tokenbucket/1";
@@ -100,7 +100,7 @@ impl Reporter {
     pub fn new(json: bool) -> Reporter {
         let now = Instant::now();
         Reporter {
-            printer: Printer::new(json),
+            printer: Printer::new(json, PROMPT),
             started: now,
             last: now,
             last_events: Events::default(),

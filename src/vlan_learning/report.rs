@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::demux::{Demux, Removed, Traffic, Volume};
 use super::mapping::Mapping;
+use super::simulation::PROMPT;
 use super::tags::Tags;
 use crate::mac::Mac;
 use crate::report::Printer;
@@ -112,7 +113,7 @@ impl Reporter {
     /// Starts counting time now. To be made before privileges are dropped: see [`Printer::new`].
     pub fn new(json: bool) -> Reporter {
         Reporter {
-            printer: Printer::new(json),
+            printer: Printer::new(json, PROMPT),
             started: Instant::now(),
         }
     }
