@@ -16,6 +16,7 @@ pub mod policer;
 pub mod port;
 pub mod preflight;
 pub mod privilege;
+mod progress;
 pub mod rate;
 mod report;
 pub mod session;

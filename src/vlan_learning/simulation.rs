@@ -18,6 +18,7 @@ use crate::mac::Mac;
 use crate::netlink::Netlink;
 use crate::port::Port;
 use crate::preflight;
+use crate::progress::Progress;
 use crate::session::{Ended, Event, Session};
 
 /// How often each client fetches the page, and how far apart.
@@ -43,10 +44,12 @@ pub struct Simulation {
 impl Simulation {
     /// Builds the network; a signal ends that at once.
     pub fn build(arguments: &Arguments, session: &mut Session) -> Result<Simulation> {
+        let mut progress = Progress::new(arguments.common.verbose);
         let network = vlan_learning::build(&arguments.plan(), &mut |step| {
-            arguments.common.say(format_args!("{step}"));
+            progress.step(step);
             session.check()
         });
+        drop(progress);
         let network = network.map_err(|error| session.cause(error))?;
         // Lines in between would take the picture apart that is drawn in its place.
         let drawn = arguments.common.interval.is_some() && !arguments.common.verbose;
