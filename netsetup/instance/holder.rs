@@ -4,6 +4,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -15,6 +17,10 @@ use nix::sys::socket::{
 use nix::unistd::geteuid;
 
 use crate::process::Process;
+
+/// A process that is dying has no descriptors any more; its socket is closed a moment later, which a busy
+/// machine may put off.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A process of our own user that holds a lock.
 #[derive(Debug)]
@@ -91,12 +97,22 @@ pub(super) fn ask(address: &str) -> Result<Answer> {
         None,
     )?;
     let name = UnixAddr::new_abstract(address.as_bytes())?;
-    match connect(client.as_raw_fd(), &name) {
-        Ok(()) => {}
-        Err(Errno::ECONNREFUSED) => return Ok(Answer::Ending),
-        // Anybody can fill the queue. Who has the socket open does not depend on it.
-        Err(Errno::EAGAIN) => return Ok(keeper(address)?.unwrap_or(Answer::Unnamed)),
-        Err(errno) => return Err(errno.into()),
+    let start = Instant::now();
+    loop {
+        match connect(client.as_raw_fd(), &name) {
+            Ok(()) => break,
+            Err(Errno::ECONNREFUSED) => return Ok(Answer::Ending),
+            // Anybody can fill the queue. Who has the socket open does not depend on it.
+            Err(Errno::EAGAIN) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if let Some(answer) = keeper(address)? {
+            return Ok(answer);
+        }
+        if start.elapsed() > CLOSES_WITHIN {
+            return Ok(Answer::Unnamed);
+        }
+        sleep(Duration::from_millis(1));
     }
     // As they were when it began to listen.
     let peer = getsockopt(&client, sockopt::PeerCredentials)?;

@@ -1,9 +1,12 @@
 //! Locks whose name a stranger has, or whose owner's pid is another process's by now.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IoSlice};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netsetup::failure::Failure;
@@ -11,7 +14,10 @@ use netsetup::instance::Instance;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen,
+    sendmsg, socket,
+};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use testbed::{sandbox, step};
@@ -104,6 +110,38 @@ fn a_process_that_has_got_the_pid_of_a_dead_holder_is_none() {
         assert!(holder.unwrap().is_none());
         // As soon as the orphan has ended.
         Instance::claim(NAME).unwrap();
+    });
+}
+
+/// Between the end of a process and that of its socket nobody has it open: as here, where it is on its way
+/// from one process to another.
+#[test]
+fn a_full_queue_that_nobody_keeps_is_waited_for() {
+    sandbox::run("a_full_queue_that_nobody_keeps_is_waited_for", |_| {
+        let (near, far) = step("make a pair", UnixStream::pair());
+        {
+            let address = SocketAddr::from_abstract_name(format!("netbpf/{NAME}"));
+            let address = step("make the address", address);
+            let kept = step("listen", UnixListener::bind_addr(&address));
+            // The shortest queue there is, and one who is in it.
+            step(
+                "shorten the queue",
+                listen(&kept, step("0", Backlog::new(0))),
+            );
+            step("fill it", UnixStream::connect_addr(&address));
+            let descriptors = [kept.as_raw_fd()];
+            let message = [ControlMessage::ScmRights(&descriptors)];
+            let (blank, flags) = ([IoSlice::new(b"x")], MsgFlags::empty());
+            let sent = sendmsg::<()>(near.as_raw_fd(), &blank, &message, flags, None);
+            step("send the socket", sent);
+        }
+        let closing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(far);
+        });
+        let claimed = Instance::claim(NAME);
+        closing.join().unwrap();
+        claimed.unwrap();
     });
 }
 
