@@ -16,7 +16,7 @@ use netbpf::session::{Event, Options, Session, settle};
 use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
 use testbed::step;
@@ -168,9 +168,14 @@ impl Program {
         ]
         .into_iter()
         .collect();
-        // SAFETY: setting the mask is a system call that takes no lock and no memory.
+        // SAFETY: signal and setting the mask are system calls that take no lock and no memory, and no
+        // handler is installed.
         unsafe {
-            command.pre_exec(move || Ok(signals.thread_block()?));
+            command.pre_exec(move || {
+                // The tests themselves may run under nohup(1).
+                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+                Ok(signals.thread_block()?)
+            });
         }
         let mut child = step("start the program", command.spawn());
         let none: Box<dyn io::Read + Send> = Box::new(io::empty());
