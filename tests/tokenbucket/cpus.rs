@@ -251,8 +251,8 @@ fn two_cpus_that_see_a_new_source_at_once_give_it_one_bucket() {
 #[test]
 fn a_new_source_is_judged_before_another_cpu_finds_it() {
     const NAME: &str = "a_new_source_is_judged_before_another_cpu_finds_it";
-    let long = long(NAME, "2,000 of 40,000 sources");
-    let rounds = if long { 20_000 } else { 1000 };
+    let long = long(NAME, "1,000 of 20,000 sources");
+    let rounds = if long { 10_000 } else { 500 };
     for flows in [2 * rounds, 1] {
         let setup = Setup {
             flows,
