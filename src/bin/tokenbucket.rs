@@ -111,9 +111,7 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     metering.detach();
     if arguments.pinned() {
         watched = watched.and(metering.leave());
-        say(format_args!(
-            "it stays attached: tokenbucket status, set or detach --iface"
-        ));
+        say(format_args!("{}", metering.config().stay()));
     }
     let concluded = reporter.conclude(metering.maps(), metering.sweeper());
     watched.and(concluded)

@@ -9,6 +9,7 @@ use super::machine::Machine;
 use super::rule::Rule;
 use crate::cidr::Cidr;
 use crate::netlink::{Link, Netlink};
+use crate::notation::grouped;
 use crate::port::Port;
 use crate::tc::Direction;
 
@@ -58,8 +59,19 @@ impl Config {
     /// What is about to be taken.
     pub fn room(&self) -> String {
         let memory = self.memory().div_ceil(1 << 20);
-        let flows = self.max_entries;
+        let flows = grouped(self.max_entries.into());
         format!("Taking {memory} MiB of kernel memory for a table of {flows} flows")
+    }
+
+    /// What is left behind, and how to go on with it.
+    pub fn stay(&self) -> String {
+        let names = self.names();
+        format!("It stays attached: tokenbucket status, set or detach --iface {names}")
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.ports.iter().map(|port| port.name.as_str()).collect();
+        names.join(" ")
     }
 
     /// Bytes of kernel memory that the tables take, for as long as they are there.
@@ -79,16 +91,15 @@ impl Config {
 /// One line: what is limited, where.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.ports.iter().map(|port| port.name.as_str()).collect();
         let sides: Vec<String> = self.directions.iter().map(ToString::to_string).collect();
-        let (names, sides) = (names.join(" "), sides.join(" and "));
+        let (names, sides) = (self.names(), sides.join(" and "));
         write!(f, "Limiting {names} {sides} by {}: ", self.key)?;
         match self.rule {
             Rule::Machine => write!(f, "machine {}", self.machine.name())?,
             rule => write!(f, "{rule}")?,
         }
         if self.dry_run {
-            write!(f, " (dry run: nothing is dropped)")?;
+            write!(f, " (dry run: drops nothing)")?;
         }
         Ok(())
     }

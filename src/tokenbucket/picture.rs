@@ -58,7 +58,8 @@ impl fmt::Display for Report {
         {
             let rate = rate.map_or_else(String::new, |rate| format!("{rate:.1}"));
             let (packets, bytes) = (grouped(total.packets), bytes(total.bytes));
-            writeln!(f, "{name:<10} {packets:>14} {bytes:>10} {rate:>12}")?;
+            let line = format!("{name:<10} {packets:>14} {bytes:>10} {rate:>12}");
+            writeln!(f, "{}", line.trim_end())?;
         }
         write_list(f, "who passed most", dropped, &self.top_passed)?;
         write_list(f, "who lost most", dropped, &self.top_dropped)?;

@@ -78,7 +78,7 @@ impl Simulation {
         let receiver = self.network.receiver();
         writeln!(
             out,
-            "Network ready. The senders send to {}; create a shell in one and send more",
+            "Network ready. The senders send to {}; a shell in one can send more",
             receiver.ipv4
         )?;
         let sender = &self.network.senders()[0].namespace;
