@@ -347,26 +347,49 @@ pub fn inject<'f>(
     frames: impl IntoIterator<Item = &'f [u8]>,
     pause: Duration,
 ) -> u64 {
-    let socket = at.run(|| packet_socket(interface, 0));
-    let mut sent = 0;
-    for frame in frames {
-        let deadline = Instant::now() + CONNECTS_WITHIN;
-        loop {
-            match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-                // The interface's queue is full.
-                Err(nix::Error::ENOBUFS) if Instant::now() < deadline => sleep(pause.max(TICK)),
-                result => {
-                    step(format!("send a frame on {interface}"), result);
-                    break;
-                }
-            }
-        }
-        sent += 1;
-        if !pause.is_zero() {
-            sleep(pause);
+    Injector::new(at, interface).inject(frames, pause)
+}
+
+/// Sends frames as they are, again and again: to close its socket costs the kernel 10 ms or more.
+#[derive(Debug)]
+pub struct Injector {
+    socket: OwnedFd,
+    interface: String,
+}
+
+impl Injector {
+    /// By that interface, as it is now.
+    pub fn new(at: &Place, interface: &str) -> Injector {
+        Injector {
+            socket: at.run(|| packet_socket(interface, 0)),
+            interface: interface.to_owned(),
         }
     }
-    sent
+
+    /// As [`inject`].
+    pub fn inject<'f>(&self, frames: impl IntoIterator<Item = &'f [u8]>, pause: Duration) -> u64 {
+        let mut sent = 0;
+        for frame in frames {
+            let deadline = Instant::now() + CONNECTS_WITHIN;
+            loop {
+                match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                    // The interface's queue is full.
+                    Err(nix::Error::ENOBUFS) if Instant::now() < deadline => {
+                        sleep(pause.max(TICK));
+                    }
+                    result => {
+                        step(format!("send a frame on {}", self.interface), result);
+                        break;
+                    }
+                }
+            }
+            sent += 1;
+            if !pause.is_zero() {
+                sleep(pause);
+            }
+        }
+        sent
+    }
 }
 
 /// What was sent at a steady pace.
