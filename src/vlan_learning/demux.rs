@@ -583,7 +583,8 @@ impl<'obj> Demux<'obj> {
         })
     }
 
-    pub(super) fn strangers(&self) -> Result<Vec<(Mac, types::stranger)>> {
+    /// MAC addresses that are not configured and send; of very many only the latest.
+    pub fn strangers(&self) -> Result<Vec<(Mac, types::stranger)>> {
         let map = &self.skeleton.maps.strangers;
         let mut strangers = Vec::new();
         for key in map.keys() {
@@ -597,7 +598,8 @@ impl<'obj> Demux<'obj> {
         Ok(strangers)
     }
 
-    pub(super) fn events(&self) -> Result<Vec<types::events>> {
+    /// Frames that were not delivered, or not everywhere, for each CPU.
+    pub fn events(&self) -> Result<Vec<types::events>> {
         let key = 0_u32.to_ne_bytes();
         let map = &self.skeleton.maps.events;
         let values = map.lookup_percpu(&key, MapFlags::ANY)?;
