@@ -215,7 +215,7 @@ impl Arguments {
         let mut netlink = Netlink::open()?;
         // What the command line says goes before what the file says.
         let trunk = self.trunk.as_ref().or(settings.trunk.as_ref());
-        let trunk = trunk.with_context(|| {
+        let trunk = trunk.ok_or_else(|| {
             Failure::Usage("the trunk is missing: --trunk IF, or trunk = \"IF\" in the file".into())
         })?;
         let trunk = interfaces::trunk(&preflight::find_interface(&mut netlink, trunk)?)?;

@@ -386,7 +386,7 @@ impl<'obj> Demux<'obj> {
     }
 
     fn attach_worker(&mut self, worker: &Worker) -> Result<()> {
-        let row = self.free_rows.pop().with_context(|| {
+        let row = self.free_rows.pop().ok_or_else(|| {
             let most = most_workers(self.setup.room);
             Failure::Usage(format!("there are more than {most} workers"))
         })?;
