@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use netbpf::vlan_learning::{Clients, Log, Servers, Tally};
 use netsetup::topology::vlan_learning::{self, Network, Plan, Tagger};
 use testbed::namespace::Place;
+use testbed::tool::AT_ONCE;
 use testbed::{sandbox, step, threads};
 
 const SOON: Duration = Duration::from_secs(5);
-/// The longest that anything may take to end: milliseconds, but for a machine that is busy.
-const AT_ONCE: Duration = Duration::from_secs(1);
 /// Long enough for clients to have got stuck.
 const MOMENT: Duration = Duration::from_millis(100);
 /// After which a server closes the connection of a client that says nothing, and of one that says little.
@@ -285,29 +284,30 @@ fn who_says_nothing_or_next_to_nothing_is_cut_off() {
             });
             scope.spawn(|| {
                 assert!(rest(&idle).contains("<h1>worker1</h1>"));
-                sleep(Duration::from_secs(2));
                 assert!(is_reset(&idle), "still there");
             });
             scope.spawn(|| {
-                let sent = (0..).find(|_| {
+                while (&slow).write_all(b"a").is_ok() {
                     sleep(Duration::from_millis(200));
-                    (&slow).write_all(b"a").is_err()
-                });
+                }
                 let took = start.elapsed();
                 assert!(took >= LONGEST && took < LONGEST + SOON, "{took:?}");
-                assert!(sent > Some(30), "{sent:?}");
             });
         });
         ended_at_once(servers);
     });
 }
 
-/// Whether the other side is gone altogether: what is written now cannot arrive.
+/// Whether the other side goes altogether, so that nothing arrives there any more.
 fn is_reset(mut stream: &TcpStream) -> bool {
-    (0..20).any(|_| {
+    let deadline = Instant::now() + SOON;
+    while Instant::now() < deadline {
+        if stream.write_all(b"x").is_err() {
+            return true;
+        }
         sleep(Duration::from_millis(5));
-        stream.write_all(b"x").is_err()
-    })
+    }
+    false
 }
 
 #[test]
@@ -316,7 +316,14 @@ fn a_crowd_makes_the_oldest_go_and_keeps_nobody_out() {
     sandbox::run("a_crowd_makes_the_oldest_go_and_keeps_nobody_out", |_| {
         let network = Joined::build();
         let servers = network.serve(Log::Quiet);
-        let crowd: Vec<TcpStream> = (0..300).map(|i| network.connect(i % 3)).collect();
+        // On one thread: those who say nothing have five seconds.
+        let address = SocketAddr::new(network.workers()[0].ipv4.into(), 80);
+        let crowd = Place::named("client0").run(|| -> io::Result<Vec<TcpStream>> {
+            (0..300)
+                .map(|_| TcpStream::connect_timeout(&address, SOON))
+                .collect()
+        });
+        let crowd = step("come in crowds", crowd);
         let clients = network.fetch(5, Duration::ZERO, Log::Quiet);
         for tally in wait_until_over(&clients) {
             assert_eq!((tally.fetched, tally.failed), (5, 0), "{tally:?}");
@@ -324,7 +331,9 @@ fn a_crowd_makes_the_oldest_go_and_keeps_nobody_out() {
         // 44 at least had to go, a page at a time some more; all that are there are answered.
         let mut answered = 0;
         for (i, stream) in crowd.iter().enumerate() {
-            let _ = { stream }.write_all(b"GET / HTTP/1.1\r\n\r\n");
+            let mut writer = stream;
+            // Who had to go cannot be written to, perhaps.
+            let _ = writer.write_all(b"GET / HTTP/1.1\r\n\r\n");
             let is_there = rest(stream).contains("<h1>worker");
             answered += usize::from(is_there);
             assert!(is_there || i < 100, "connection {i}");
