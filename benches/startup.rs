@@ -13,7 +13,7 @@ struct Tool {
     ready: &'static str,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 3] = [
     Tool {
         name: "neighbor_sharing",
         program: env!("CARGO_BIN_EXE_neighbor_sharing"),
@@ -23,6 +23,11 @@ const TOOLS: [Tool; 2] = [
         name: "tokenbucket",
         program: env!("CARGO_BIN_EXE_tokenbucket"),
         ready: "Network ready",
+    },
+    Tool {
+        name: "vlan_learning",
+        program: env!("CARGO_BIN_EXE_vlan_learning"),
+        ready: "Serving HTTP",
     },
 ];
 

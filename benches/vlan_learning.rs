@@ -1,15 +1,20 @@
-//! What a frame costs in the programs of vlan_learning: `make bench`.
+//! What a frame costs in the programs of vlan_learning, and how much TCP goes through them: `make bench`.
 //!
 //! BPF_PROG_TEST_RUN knows no tags, so a wrapper puts them on and takes them off; what the wrapper costs
 //! with an empty program in the place of ours is taken off.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput, ProgramMut};
 use netbpf::vlan_learning::skeleton::{VlanLearningSkel, VlanLearningSkelBuilder};
+use testbed::namespace::{Namespace, Place, Veth};
+use testbed::sandbox::{self, Sandbox};
+use testbed::traffic::{Window, tcp};
 
 #[expect(
     dead_code,
@@ -27,6 +32,7 @@ use cost::{run, sorted};
 
 const ROUNDS: usize = 21;
 const REPEAT: u32 = 1_000_000;
+const TRANSFERS: usize = 5;
 /// Frames of a test run come from here, lo.
 const IFINDEX: u32 = 1;
 const CLIENT: u64 = 0x0200_0000_0002;
@@ -36,6 +42,60 @@ const REDIRECT: u32 = 7;
 const TAGS: u64 = 1 << 32 | 1 << 36 | 5;
 
 fn main() -> Result<()> {
+    print_costs()?;
+    sandbox::run("throughput", print_throughput);
+    Ok(())
+}
+
+/// One TCP connection from a client to its worker, default offloads, MTU 1500, beside one over a bridge.
+fn print_throughput(sandbox: &Sandbox) {
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_vlan_learning"));
+    tool.args(["--clients", "1", "--workers", "1"]);
+    let tool = sandbox.start(tool);
+    tool.wait_for("Serving HTTP", Duration::from_secs(30));
+    let here = Place::here();
+    let (one, other) = (Namespace::new("one"), Namespace::new("other"));
+    let _cables = [(&one, "one-port"), (&other, "other-port")]
+        .map(|(host, port)| Veth::new((&here, port), (host, "eth0")));
+    here.ip("link add br9 type bridge");
+    for (place, words) in [
+        (&here, "link set br9 up"),
+        (&here, "link set one-port master br9 up"),
+        (&here, "link set other-port master br9 up"),
+        (&*one, "address add 192.0.2.1/24 dev eth0"),
+        (&*other, "address add 192.0.2.2/24 dev eth0"),
+    ] {
+        place.ip(words);
+    }
+    let window = Window {
+        settle: Duration::from_millis(500),
+        measure: Duration::from_secs(2),
+    };
+    let (client, worker) = (Place::named("client0"), Place::named("worker0"));
+    let (through, over) = ([172, 16, 1, 5].into(), [192, 0, 2, 2].into());
+    let (mut demuxed, mut bridged) = (Vec::new(), Vec::new());
+    for _ in 0..TRANSFERS {
+        demuxed.push(tcp(&client, &worker, through, window) / 1e6);
+        bridged.push(tcp(&one, &other, over, window) / 1e6);
+    }
+    let ratios = demuxed.iter().zip(&bridged).map(|(one, other)| one / other);
+    let ratios = sorted(ratios.collect());
+    println!();
+    println!("TCP, Gbit/s of payload, {TRANSFERS} rounds: min, median, max");
+    for (name, rates) in [
+        ("client to worker", sorted(demuxed)),
+        ("host to host over a bridge", sorted(bridged)),
+        ("ratio, paired", ratios),
+    ] {
+        let [min, median, max] = [0, TRANSFERS / 2, TRANSFERS - 1].map(|place| rates[place]);
+        println!("{name:<36} {min:>6.2} {median:>6.2} {max:>6.2}");
+    }
+    here.ip("link delete br9");
+    tool.write("\n");
+    tool.finish(Duration::from_secs(10)).assert_code(0);
+}
+
+fn print_costs() -> Result<()> {
     let mut objects = [const { MaybeUninit::uninit() }; 3];
     let [first, second, third] = &mut objects;
     let wrapper = wrapper::VlanCostSkelBuilder::default()

@@ -251,7 +251,11 @@ impl Arguments {
     pub fn setup(&self, trunk: Port) -> Setup {
         Setup {
             trunk,
-            room: self.max_entries,
+            room: if self.simulated() {
+                self.clients.into()
+            } else {
+                self.max_entries
+            },
             hosts_too: !self.simulated(),
             dry_run: self.common.dry_run,
         }
