@@ -51,7 +51,7 @@ fn main() -> Result<()> {
 fn print_throughput(sandbox: &Sandbox) {
     let mut tool = Command::new(env!("CARGO_BIN_EXE_vlan_learning"));
     tool.args(["--clients", "1", "--workers", "1"]);
-    let tool = sandbox.start(tool);
+    let mut tool = sandbox.start(tool);
     tool.wait_for("Serving HTTP", Duration::from_secs(30));
     let here = Place::here();
     let (one, other) = (Namespace::new("one"), Namespace::new("other"));
