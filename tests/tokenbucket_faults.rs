@@ -55,8 +55,8 @@ fn by_each_way(name: &str, body: impl Fn(Job<'_>) + Sync) {
 fn it_says_what_there_is_to_see() {
     sandbox::run("it_says_what_there_is_to_see", |sandbox| {
         let process = simulation(sandbox).at_work("");
-        let expected = "Network ready. The senders send to 172.16.2.5; create a shell in one and send \
-                        more\n e.g.: ip netns exec sender0 ping -i 0.2 172.16.2.5\n\
+        let expected = "Network ready. The senders send to 172.16.2.5; a shell in one can send more\n \
+                        e.g.: ip netns exec sender0 ping -i 0.2 172.16.2.5\n\
                         Press enter when finished: ";
         assert_eq!(process.stdout(), expected);
         process.signal(Signal::SIGTERM);
