@@ -230,8 +230,11 @@ impl<'a> Process<'a> {
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
-                // The tests themselves may run under nohup(1); the tool in them does not.
-                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+                // The tests themselves may run under nohup(1), or behind the `&` of a script, where
+                // SIGINT is ignored; the tool in them does not.
+                for ignored in [Signal::SIGHUP, Signal::SIGINT] {
+                    signal(ignored, SigHandler::SigDfl)?;
+                }
                 if input == Input::Closed {
                     nix::unistd::close(0)?;
                 }

@@ -172,8 +172,10 @@ impl Program {
         // handler is installed.
         unsafe {
             command.pre_exec(move || {
-                // The tests themselves may run under nohup(1).
-                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+                // The tests themselves may run under nohup(1), or behind the `&` of a script.
+                for ignored in [Signal::SIGHUP, Signal::SIGINT] {
+                    signal(ignored, SigHandler::SigDfl)?;
+                }
                 Ok(signals.thread_block()?)
             });
         }
