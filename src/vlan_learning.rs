@@ -3,33 +3,24 @@
 //! configured, loaded, attached and read.
 
 mod arguments;
-mod clients;
 mod demux;
 mod directory;
-mod ending;
 mod interfaces;
 mod keeper;
-mod log;
 mod mapping;
 mod picture;
 mod report;
 mod roster;
-mod servers;
 mod simulation;
-mod tagger;
 mod tags;
 
 pub use arguments::{Arguments, Table};
-pub use clients::{Clients, Tally};
 pub use demux::{Changes, Demux, Policy, Setup, Verdict, labels};
 pub use interfaces::{Placed, Worker};
 pub use keeper::Keeper;
-pub use log::Log;
 pub use mapping::{Entry, Mapping};
 pub use report::{Report, Reporter};
-pub use servers::Servers;
-pub use simulation::Simulation;
-pub use tagger::Tagger;
+pub use simulation::{Clients, Log, Servers, Simulation, Tagger, Tally};
 pub use tags::{Tags, Vlan};
 
 /// The generated skeleton, as it is; tests and benchmarks run its programs one by one.

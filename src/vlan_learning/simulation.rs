@@ -1,25 +1,32 @@
 //! The network of the original's example: workers that all have one address, clients that all have
 //! another, and what they fetch from each other.
 
+mod clients;
+mod ending;
+mod log;
+mod servers;
+mod tagger;
+
 use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use netsetup::topology::vlan_learning::{self, Network, Tagger};
+use netsetup::topology::vlan_learning::{self, Network};
 
 use super::arguments::{Arguments, Table};
-use super::clients::Clients;
 use super::demux::{Policy, Verdict};
 use super::interfaces::{self, Placed};
-use super::log::Log;
 use super::mapping::{Entry, Mapping, Unknown, Untagged};
-use super::servers::Servers;
 use crate::mac::Mac;
 use crate::netlink::Netlink;
 use crate::port::Port;
 use crate::preflight;
 use crate::progress::Progress;
 use crate::session::{Ended, Event, Session};
+pub use clients::{Clients, Tally};
+pub use log::Log;
+pub use servers::Servers;
+pub use tagger::Tagger;
 
 /// How often each client fetches the page, and how far apart.
 const FETCHES: u32 = 8;
@@ -108,7 +115,7 @@ impl Simulation {
 
     /// Whether its clients' frames get their tags from a BPF program.
     pub fn needs_tagger(&self) -> bool {
-        matches!(self.network.tagger(), Tagger::Bpf)
+        matches!(self.network.tagger(), vlan_learning::Tagger::Bpf)
     }
 
     /// Starts the workers' servers, then the clients.
