@@ -94,7 +94,7 @@ impl Report {
         )?;
         writeln!(
             f,
-            "{:<17} {:>9} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
+            "{:<17} {:>8} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
             "client", "VLAN", "worker", "rx", "bytes", "tx", "bytes", "quiet"
         )?;
         let mut busiest: Vec<&Client> = self.clients.iter().collect();
@@ -112,13 +112,13 @@ impl Report {
                 .map(|time| span(Duration::from_secs_f64(time)));
             writeln!(
                 f,
-                "{} {:>9} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
+                "{} {:>8} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
                 client.mac,
                 vlan.as_deref().unwrap_or("-"),
                 client.worker,
-                grouped(rx.packets),
+                packets(rx.packets),
                 bytes(rx.bytes),
-                grouped(tx.packets),
+                packets(tx.packets),
                 bytes(tx.bytes),
                 quiet.as_deref().unwrap_or("-"),
             )?;
@@ -168,5 +168,14 @@ impl Report {
             0 => Ok(()),
             more => writeln!(f, "and {} unknown MAC addresses more", grouped(more as u64)),
         }
+    }
+}
+
+/// Exact as long as it fits its column, then with a prefix as bytes have it.
+fn packets(count: u64) -> String {
+    if count < 1_000_000 {
+        grouped(count)
+    } else {
+        bytes(count)
     }
 }
