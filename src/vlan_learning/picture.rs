@@ -21,7 +21,7 @@ impl Events {
             (self.refused, "frames of clients from other VLANs refused"),
             (
                 self.outlets_full,
-                "frames of clients that get no broadcasts: their worker has clients in too many VLANs",
+                "frames of clients without broadcasts: their worker has too many VLANs",
             ),
             (self.to_unknown, "frames from workers to unknown addresses"),
             (
