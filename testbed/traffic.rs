@@ -355,6 +355,8 @@ pub fn inject<'f>(
 pub struct Injector {
     socket: OwnedFd,
     interface: String,
+    /// What the kernel wants to know of every frame.
+    offload: Option<[u8; OFFLOAD]>,
 }
 
 impl Injector {
@@ -363,6 +365,19 @@ impl Injector {
         Injector {
             socket: at.run(|| packet_socket(interface, 0)),
             interface: interface.to_owned(),
+            offload: None,
+        }
+    }
+
+    /// The kernel keeps frames as a driver may hand them over: the Ethernet header by itself, the rest in
+    /// pages. Only frames of a page or more.
+    pub fn in_pages(at: &Place, interface: &str) -> Injector {
+        let injector = Injector::new(at, interface);
+        set_packet_option(&injector.socket, libc::PACKET_VNET_HDR, 1);
+        let [low, high] = (ETHERNET as u16).to_ne_bytes();
+        Injector {
+            offload: Some([0, 0, low, high, 0, 0, 0, 0, 0, 0]),
+            ..injector
         }
     }
 
@@ -371,6 +386,8 @@ impl Injector {
         let mut sent = 0;
         for frame in frames {
             let deadline = Instant::now() + CONNECTS_WITHIN;
+            let with_offload = self.offload.map(|offload| [&offload, frame].concat());
+            let frame = with_offload.as_deref().unwrap_or(frame);
             loop {
                 match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
                     // The interface's queue is full.

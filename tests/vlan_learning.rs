@@ -18,3 +18,5 @@ mod seed;
 mod strangers;
 #[path = "vlan_learning/tags.rs"]
 mod tags;
+#[path = "vlan_learning/traffic.rs"]
+mod traffic;

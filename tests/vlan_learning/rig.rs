@@ -55,6 +55,12 @@ pub const OTHER_FAR: u32 = 103;
 
 /// What the sandbox's end of every cable has.
 pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0xbb, 0];
+/// Where a client is joined with the trunk's far end.
+const PORT: u32 = 104;
+
+/// Bytes of a frame, a tag in the metadata apart.
+pub const MOST_KEPT: usize = size_of::<kept>() - std::mem::offset_of!(kept, frame);
+
 /// What every worker has: the tool is for those that cannot be told apart.
 pub const WORKER_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 0];
 /// The destination of frames that only say that those before them have come.
@@ -159,6 +165,8 @@ pub struct Setup {
     pub policy: Policy,
     /// Frames for a worker go into its namespace at once.
     pub has_peer: bool,
+    /// What comes is kept and dropped; else it arrives.
+    pub watches: bool,
 }
 
 impl Default for Setup {
@@ -174,6 +182,7 @@ impl Default for Setup {
                 no_move: false,
             },
             has_peer: false,
+            watches: true,
         }
     }
 }
@@ -420,7 +429,35 @@ impl<'obj> Rig<'obj> {
     /// Keeps what comes there, behind all programs of the demux.
     fn watch(&mut self, place: &Place, name: &str) {
         place.tc(&format!("qdisc add dev {name} clsact"));
-        filter(&mut self.wire.progs.watch, place, name, "ingress");
+        // Of these, the last frames are waited for.
+        if self.setup.watches || name == "other0" {
+            filter(&mut self.wire.progs.watch, place, name, "ingress");
+        }
+    }
+
+    /// Joins a client with the trunk's far end, where these tags are put on and taken off.
+    pub fn connect_client(&mut self, client: &Place, mac: [u8; 6], tags: &[Tag]) {
+        let far = self.network.far.clone();
+        let mac = Mac::from(mac);
+        far.ip(&format!(
+            "link add port0 index {PORT} mtu 9000 type veth peer name eth0 address {mac} mtu 9000 \
+             netns {client}"
+        ));
+        for (place, name) in [(&far, "port0"), (client, "eth0")] {
+            place.ip(&format!(
+                "link set {name} multicast off addrgenmode none up"
+            ));
+        }
+        far.tc("qdisc add dev port0 clsact");
+        let bss = there(self.wire.maps.bss_data.as_mut());
+        (bss.client, bss.client_port, bss.far_trunk) = (in_bpf(tags), PORT, FAR);
+        filter(&mut self.wire.progs.tag_client, &far, "port0", "ingress");
+        filter(&mut self.wire.progs.untag_client, &far, "eth0a", "ingress");
+    }
+
+    pub fn disconnect_client(&mut self) {
+        self.network.far.ip("link delete port0");
+        self.network.far.tc("filter delete dev eth0a ingress");
     }
 
     fn watch_worker(&mut self, number: u32) {
