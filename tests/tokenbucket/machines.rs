@@ -307,9 +307,11 @@ fn play(rig: &mut Rig<'_>, machine: &Machine, random: &mut Random) {
         let flow = &mut flows[usize::from(packet.host)];
         let known = flow.unwrap_or_else(|| machine.new_flow(now.into()));
         let (action, next) = machine.step(known, &facts);
-        // What leaves a flow as it is new needs no place in the table.
-        counted.flows += u64::from(flow.is_none() && next != known);
-        *flow = (flow.is_some() || next != known).then_some(next);
+        // What leaves a flow as it is new needs no place, where a new one is as old as flows get.
+        let stays_new = next == known && -machine.fresh >= machine.forget;
+        let is_entered = flow.is_none() && action != Action::NoRow && !stays_new;
+        counted.flows += u64::from(is_entered);
+        *flow = (flow.is_some() || is_entered).then_some(next);
         let expected = if action == Action::Discard {
             DROP
         } else {
