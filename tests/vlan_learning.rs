@@ -9,6 +9,8 @@ mod directory;
 mod lost;
 #[path = "vlan_learning/moves.rs"]
 mod moves;
+#[path = "vlan_learning/peers.rs"]
+mod peers;
 #[path = "vlan_learning/policies.rs"]
 mod policies;
 #[path = "vlan_learning/rig.rs"]
