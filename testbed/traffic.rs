@@ -30,6 +30,8 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// Frames that a capture keeps, to be looked at.
 const KEPT: usize = 256;
 
+/// EtherType of frames that nobody sends (IEEE 802, local experiments).
+const UNUSED: u16 = 0x88b6;
 const ETHERNET: usize = 14;
 const UDP: usize = 8;
 
@@ -369,15 +371,15 @@ impl Injector {
         }
     }
 
-    /// The kernel keeps frames as a driver may hand them over: the Ethernet header by itself, the rest in
-    /// pages. Only frames of a page or more.
+    /// The kernel keeps frames as a driver may hand them over: the Ethernet header by itself, the rest,
+    /// tags too, in pages. Only frames of a page or more.
     pub fn in_pages(at: &Place, interface: &str) -> Injector {
-        let injector = Injector::new(at, interface);
-        set_packet_option(&injector.socket, libc::PACKET_VNET_HDR, 1);
         let [low, high] = (ETHERNET as u16).to_ne_bytes();
         Injector {
+            // A socket without a protocol looks for tags, and has them beside the header then.
+            socket: at.run(|| packet_socket(interface, UNUSED.to_be())),
+            interface: interface.to_owned(),
             offload: Some([0, 0, low, high, 0, 0, 0, 0, 0, 0]),
-            ..injector
         }
     }
 

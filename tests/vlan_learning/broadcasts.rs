@@ -235,14 +235,13 @@ fn two_cpus_leave_neither_a_client_too_many_nor_one_too_few() {
         testbed::skip(name, "needs two CPUs");
         return;
     };
-    let long = long(name, "30 bursts of 256 moves on each CPU instead of 1,000");
+    let long = long(name, "100 bursts of 256 moves on each CPU instead of 2,000");
     let random = Random::new(name, long);
     run(name, Setup::default(), |rig| {
-        // Few clients and few places: they meet.
         const CLIENTS: u64 = 100;
         rig.add((0..CLIENTS).map(|client| (mac(client as u16), 0)));
         rig.keep(false);
-        let bursts = if long { 1000 } else { 30 };
+        let bursts = if long { 2000 } else { 100 };
         std::thread::scope(|scope| {
             let running = cpus.map(|cpu| {
                 let (flood, mut random) = (rig.flood(), random.clone());
@@ -251,11 +250,16 @@ fn two_cpus_leave_neither_a_client_too_many_nor_one_too_few() {
                     for _ in 0..cpu {
                         random.next();
                     }
-                    for _ in 0..bursts {
+                    for burst in 0..bursts {
+                        // All of them, or so few that they meet.
+                        let (clients, places) = match burst % 4 {
+                            0 => (CLIENTS, 60),
+                            _ => (4, 3),
+                        };
                         let frames: Vec<Vec<u8>> = (0..256)
                             .map(|_| {
-                                let client = mac(random.below(CLIENTS) as u16);
-                                behind(&place(random.below(60)), &to_worker(client))
+                                let client = mac(random.below(clients) as u16);
+                                behind(&place(random.below(places)), &to_worker(client))
                             })
                             .collect();
                         flood.send(&frames);

@@ -94,6 +94,29 @@ fn who_is_not_configured_is_dropped_counted_and_listed() {
     });
 }
 
+/// In a directory so small that they are looked for in the client's own row.
+#[test]
+fn who_differs_in_one_bit_is_somebody_else() {
+    let setup = Setup {
+        room: 1,
+        ..Setup::default()
+    };
+    run("who_differs_in_one_bit_is_somebody_else", setup, |rig| {
+        rig.add([(mac(1), 0)]);
+        let number = Mac::from(mac(1)).number();
+        let others = (0..48).map(|bit| {
+            let [_, _, other @ ..] = (number ^ 1 << bit).to_be_bytes();
+            behind(&[q(5)], &to_worker(other))
+        });
+        assert_eq!(rig.clients_send(&others.collect::<Vec<_>>()), []);
+        rig.assert_events(events {
+            unknown: 48,
+            ..Default::default()
+        });
+        rig.hear(mac(1), &[q(5)]);
+    });
+}
+
 #[test]
 fn any_vlan_number_will_do() {
     run_both_ways("any_vlan_number_will_do", Setup::default(), |rig| {
