@@ -17,6 +17,7 @@ pub mod port;
 pub mod preflight;
 pub mod privilege;
 mod progress;
+mod promiscuous;
 pub mod rate;
 mod report;
 pub mod session;

@@ -115,7 +115,9 @@ impl Attacher {
         match self.method {
             Method::Tcx => {
                 let link = create_tcx_link(program, ifindex, direction)?;
-                Ok(Attachment::Tcx { _link: link })
+                Ok(Attachment::Tcx {
+                    link: TcxLink(Some(link)),
+                })
             }
             Method::Clsact => {
                 let mut owners = self.owners.borrow_mut();
@@ -134,13 +136,27 @@ pub enum Attachment {
     /// Held by the link's file descriptor.
     Tcx {
         #[doc(hidden)]
-        _link: OwnedFd,
+        link: TcxLink,
     },
     /// Held by the kernel until it is told otherwise.
     Clsact {
         #[doc(hidden)]
         _filter: Filter,
     },
+}
+
+/// A link that ends with this value, unless it was pinned. To close its descriptor would not be enough while
+/// another thread starts a child: until exec that has a copy.
+#[derive(Debug)]
+pub struct TcxLink(Option<OwnedFd>);
+
+impl Drop for TcxLink {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            // SAFETY: a call with a number. It fails where the interface is gone, and the link with it.
+            unsafe { sys::bpf_link_detach(link.as_raw_fd()) };
+        }
+    }
 }
 
 fn attach_type(direction: Direction) -> sys::bpf_attach_type {

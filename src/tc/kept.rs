@@ -19,10 +19,16 @@ const MOST_PROGRAMS: usize = 64;
 impl Attachment {
     /// Leaves the program attached: a link by a pin at `path`, a filter as it is.
     pub fn keep(self, path: &Path) -> io::Result<()> {
-        match &self {
-            Attachment::Tcx { _link } => pin(_link.as_fd(), path),
-            Attachment::Clsact { .. } => {
-                std::mem::forget(self);
+        match self {
+            Attachment::Tcx { mut link } => {
+                if let Some(link) = &link.0 {
+                    pin(link.as_fd(), path)?;
+                }
+                link.0 = None;
+                Ok(())
+            }
+            Attachment::Clsact { _filter } => {
+                std::mem::forget(_filter);
                 Ok(())
             }
         }

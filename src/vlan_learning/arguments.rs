@@ -30,19 +30,23 @@ use crate::session;
 #[command(mut_arg("exempt", |exempt| exempt.hide(true)))]
 pub struct Arguments {
     /// Clients of the simulation
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3,
+          conflicts_with_all = ["trunk", "config"])]
     pub clients: u16,
 
     /// Workers of the simulation; clients with one address need one each
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3,
+          conflicts_with_all = ["trunk", "config"])]
     pub workers: u16,
 
     /// VLANs of the simulation's clients, drawn at random
-    #[arg(long, value_name = "FIRST-LAST", default_value = "2-17", value_parser = vlans)]
+    #[arg(long, value_name = "FIRST-LAST", default_value = "2-17", value_parser = vlans,
+          conflicts_with_all = ["trunk", "config"])]
     pub vlans: RangeInclusive<u16>,
 
     /// What tags the frames of the simulation's clients
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = TaggedBy::Auto)]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = TaggedBy::Auto,
+          conflicts_with_all = ["trunk", "config"])]
     pub tagger: TaggedBy,
 
     /// End the simulation when its clients have fetched their pages
@@ -165,12 +169,18 @@ impl Arguments {
     }
 
     /// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a
-    /// packet pointer.
+    /// packet pointer, CAP_NET_RAW for the promiscuous interfaces.
     pub fn capabilities(&self) -> &'static [Cap] {
         if self.simulated() {
-            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin, Cap::SysAdmin]
+            &[
+                Cap::Bpf,
+                Cap::Perfmon,
+                Cap::NetAdmin,
+                Cap::NetRaw,
+                Cap::SysAdmin,
+            ]
         } else {
-            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin]
+            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin, Cap::NetRaw]
         }
     }
 

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
-use nix::libc;
 use serde::Serialize;
 
 use super::directory::{self, Directory};
@@ -25,6 +24,7 @@ use crate::map_value;
 use crate::mapped::{Mapped, Shared};
 use crate::notation::{counted, grouped};
 use crate::port::Port;
+use crate::promiscuous::Promiscuous;
 use crate::tc::{Attacher, Attachment, Direction, Method};
 use crate::tick::{Tick, TickClock};
 
@@ -188,6 +188,8 @@ pub struct Demux<'obj> {
     clients: Mapped<SharedClient>,
     roster: Roster,
     removed: Removed,
+    /// Frames are for workers and clients, not for the interfaces that they come in by.
+    promiscuous: Promiscuous,
     pub(super) clock: TickClock,
     skeleton: VlanLearningSkel<'obj>,
     setup: Setup,
@@ -227,6 +229,7 @@ impl<'obj> Demux<'obj> {
             clients: Mapped::open(&skeleton.maps.clients)?,
             roster: Roster::default(),
             removed: Removed::default(),
+            promiscuous: Promiscuous::new()?,
             clock,
             skeleton,
             setup,
@@ -252,9 +255,13 @@ impl<'obj> Demux<'obj> {
 
     fn attach_one(&self, program: BorrowedFd<'_>, name: &str, port: &Port) -> Result<Attachment> {
         let attacher = self.attacher.as_ref().context("attach() comes first")?;
-        attacher
+        let attachment = attacher
             .attach(program, &label_of(name), port.ifindex, Direction::Ingress)
-            .with_context(|| format!("attach {name} to {}", port.name))
+            .with_context(|| format!("attach {name} to {}", port.name))?;
+        self.promiscuous
+            .add(port.ifindex)
+            .with_context(|| format!("let {} take every frame", port.name))?;
+        Ok(attachment)
     }
 
     /// What was set up.
@@ -273,17 +280,17 @@ impl<'obj> Demux<'obj> {
         let place = &raw mut data.context("the object has no .data")?.policy;
         let words = types::policy {
             unknown: policy.unknown.in_bpf(),
-            unknown_ifindex: match &policy.unknown {
-                Verdict::Redirect(port) => port.ifindex,
-                _ => 0,
-            },
+            unknown_ifindex: 0,
             untagged: policy.untagged.in_bpf(),
             no_move: policy.no_move.into(),
         };
         // SAFETY: a global of the BPF programs, mapped as long as the skeleton lives; they read its words
-        // one by one at any time, hence volatile. The interface goes before the verdict that uses it.
+        // one by one at any time, hence volatile. The interface goes before the verdict that uses it, and
+        // stays where a program may still go by the old one.
         unsafe {
-            (&raw mut (*place).unknown_ifindex).write_volatile(words.unknown_ifindex);
+            if let Verdict::Redirect(port) = &policy.unknown {
+                (&raw mut (*place).unknown_ifindex).write_volatile(port.ifindex);
+            }
             (&raw mut (*place).unknown).write_volatile(words.unknown);
             (&raw mut (*place).untagged).write_volatile(words.untagged);
             (&raw mut (*place).no_move).write_volatile(words.no_move);
@@ -432,10 +439,16 @@ impl<'obj> Demux<'obj> {
             .copied()
             .collect();
         for port in unused {
-            if let Some(attached) = self.workers.remove(&port) {
+            if let Some(Attached {
+                row, attachment, ..
+            }) = self.workers.remove(&port)
+            {
+                // Our program goes before what it would look for.
+                drop(attachment);
+                self.promiscuous.remove(port);
                 let rows = &self.skeleton.maps.worker_rows;
                 rows.delete(&port.to_ne_bytes())?;
-                self.free_rows.push(attached.row);
+                self.free_rows.push(row);
             }
         }
         Ok(())
@@ -452,10 +465,9 @@ impl<'obj> Demux<'obj> {
             self.begin_client(member, was_used)?;
         }
         self.turn_directory()?;
-        if difference.removed.is_empty() {
-            return Ok(());
-        }
-        wait_for_programs()?;
+        // Whoever still reads the half that was in use before has to be done before it is written again,
+        // and before a number is somebody else's.
+        self.wait_for_programs()?;
         for (_, member) in difference.removed {
             self.removed.clients += 1;
             let Traffic { rx, tx } = self.traffic_of(member)?;
@@ -505,6 +517,15 @@ impl<'obj> Demux<'obj> {
             .write(&clients, view.load(Ordering::Relaxed))?;
         view.store(next, Ordering::Release);
         Ok(())
+    }
+
+    /// Until no BPF program runs that has begun before.
+    fn wait_for_programs(&self) -> Result<()> {
+        let maps = &self.skeleton.maps;
+        let grace = maps.grace.as_fd().as_raw_fd().to_ne_bytes();
+        maps.grace_periods
+            .update(&[0; 4], &grace, MapFlags::ANY)
+            .context("wait for the CPUs")
     }
 
     /// Takes the client out of its worker's broadcasts; only a BPF program can take the lock for that.
@@ -609,8 +630,10 @@ impl<'obj> Demux<'obj> {
     /// Takes the programs off again. Counters can still be read.
     pub fn detach(&mut self) {
         self.trunk = None;
-        for attached in self.workers.values_mut() {
+        self.promiscuous.remove(self.setup.trunk.ifindex);
+        for (port, attached) in &mut self.workers {
             attached.attachment = None;
+            self.promiscuous.remove(*port);
         }
     }
 }
@@ -686,19 +709,4 @@ fn read_clock(skeleton: &VlanLearningSkel<'_>, tick: Tick) -> Result<TickClock> 
     let ticks = &raw const bss.context("the object has no .bss")?.ticks_now;
     // SAFETY: a u64 of the BPF programs' globals, mapped as long as the skeleton lives.
     Ok(TickClock::starting(tick, unsafe { ticks.read_volatile() }))
-}
-
-/// Until no BPF program runs that has begun before: they are readers in the sense of RCU, and this is
-/// what MEMBARRIER_CMD_GLOBAL waits for.
-fn wait_for_programs() -> Result<()> {
-    const GLOBAL: libc::c_int = 1;
-    // SAFETY: a system call with three numbers.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    if result != 0 {
-        bail!(
-            "wait for the CPUs (membarrier): {}",
-            std::io::Error::last_os_error()
-        );
-    }
-    Ok(())
 }

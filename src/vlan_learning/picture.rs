@@ -10,6 +10,8 @@ use crate::report::{notes, skipped_reports};
 /// Clients and strangers in the table; the JSON report has all of them.
 const TOP: usize = 16;
 const STRANGERS: usize = 4;
+/// Names of interfaces that are not there.
+const ABSENT: usize = 3;
 
 impl Events {
     /// What a reader should know of, in his words. What is ordinary is left to the JSON report.
@@ -51,9 +53,7 @@ impl fmt::Display for Report {
         }
         self.write_moves(f)?;
         self.write_strangers(f)?;
-        if !self.absent.is_empty() {
-            writeln!(f, "not there: {}", self.absent.join(" "))?;
-        }
+        self.write_absent(f)?;
         if self.removed.clients > 0 {
             let removed = counted(self.removed.clients as usize, "client");
             writeln!(f, "{removed} taken out of the table")?;
@@ -94,8 +94,8 @@ impl Report {
         )?;
         writeln!(
             f,
-            "{:<17} {:>8} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
-            "client", "VLAN", "worker", "rx", "bytes", "tx", "bytes", "quiet"
+            "{:<17} {:>10} {:<15} {:>8} {:>5} {:>8} {:>5} {:>4}",
+            "client", "VLAN", "worker", "rx", "bytes", "tx", "bytes", "seen"
         )?;
         let mut busiest: Vec<&Client> = self.clients.iter().collect();
         if busiest.len() > TOP {
@@ -112,7 +112,7 @@ impl Report {
                 .map(|time| span(Duration::from_secs_f64(time)));
             writeln!(
                 f,
-                "{} {:>8} {:<15} {:>8} {:>6} {:>8} {:>6} {:>5}",
+                "{} {:>10} {:<15} {:>8} {:>5} {:>8} {:>5} {:>4}",
                 client.mac,
                 vlan.as_deref().unwrap_or("-"),
                 client.worker,
@@ -129,25 +129,32 @@ impl Report {
         }
     }
 
+    fn write_absent(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = self.absent.iter().take(ABSENT).map(String::as_str);
+        let some: Vec<&str> = some.collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        write!(f, "not there: {}", some.join(" "))?;
+        match self.absent.len() - some.len() {
+            0 => writeln!(f),
+            more => writeln!(f, " and {} more", grouped(more as u64)),
+        }
+    }
+
     fn write_moves(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moved = self.clients.iter().filter(|client| client.moves > 0);
         for client in moved.take(TOP) {
             if let (Some(from), Some(to)) = (client.moved_from, client.vlan) {
-                let (mac, count) = (client.mac, client.moves);
-                writeln!(
-                    f,
-                    "{mac} moved {count} times, last from VLAN {from} to {to}"
-                )?;
+                let (mac, moves) = (client.mac, counted(client.moves as usize, "time"));
+                writeln!(f, "{mac} moved {moves}, last from VLAN {from} to {to}")?;
             }
         }
         let refused = self.clients.iter().filter(|client| client.refusals > 0);
         for client in refused.take(TOP) {
             if let (Some(from), Some(at)) = (client.refused_from, client.vlan) {
-                let (mac, count) = (client.mac, client.refusals);
-                writeln!(
-                    f,
-                    "{mac} stays in VLAN {at}: {count} frames refused, last from VLAN {from}"
-                )?;
+                let (mac, refused) = (client.mac, counted(client.refusals as usize, "frame"));
+                writeln!(f, "{mac} stays in VLAN {at}; {refused} refused from {from}")?;
             }
         }
         Ok(())
