@@ -278,6 +278,7 @@ static __always_inline __u64 tags_of(struct __sk_buff *skb)
 	return tags;
 }
 
+/* Both, or none. */
 static __always_inline long push_tags(struct __sk_buff *skb, __u64 tags)
 {
 	long error = 0;
@@ -288,8 +289,11 @@ static __always_inline long push_tags(struct __sk_buff *skb, __u64 tags)
 			tags >> INNER_SHIFT & 0xffff);
 	if (error)
 		return error;
-	return bpf_skb_vlan_push(skb, bpf_htons(tags & OUTER_IS_AD ? ETH_P_8021AD : ETH_P_8021Q),
-				 tags & 0xffff);
+	error = bpf_skb_vlan_push(skb, bpf_htons(tags & OUTER_IS_AD ? ETH_P_8021AD : ETH_P_8021Q),
+				  tags & 0xffff);
+	if (error && tags & HAS_INNER)
+		bpf_skb_vlan_pop(skb);
+	return error;
 }
 
 static __always_inline void pop_tags(struct __sk_buff *skb, __u64 tags)
@@ -497,7 +501,7 @@ int to_worker(struct __sk_buff *skb)
 		return act(DROP_IT);
 	}
 	if (!learn(client, tags))
-		return DROP;
+		return act(DROP_IT);
 
 	pop_tags(skb, tags);
 	now = bpf_jiffies64();
@@ -512,10 +516,11 @@ int to_worker(struct __sk_buff *skb)
 /* A function of its own, so that the verifier has nothing to remember of one copy at the next. */
 static __noinline int send_copy(struct __sk_buff *skb, __u64 place)
 {
-	long error = push_tags(skb, place);
+	long error;
 
-	if (!error)
-		error = bpf_clone_redirect(skb, knobs.trunk, 0);
+	if (push_tags(skb, place)) /* to pop now would take off a tag of the worker's own */
+		return 0;
+	error = bpf_clone_redirect(skb, knobs.trunk, 0);
 	pop_tags(skb, place);
 	return !error;
 }
