@@ -13,6 +13,8 @@ mod moves;
 mod peers;
 #[path = "vlan_learning/policies.rs"]
 mod policies;
+#[path = "vlan_learning/promiscuous.rs"]
+mod promiscuous;
 #[path = "vlan_learning/rig.rs"]
 mod rig;
 mod seed;
