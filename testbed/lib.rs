@@ -3,7 +3,7 @@
 //! A root test runs its body in [`sandbox::run`]: network and mount namespaces of its own, and a
 //! comparison of everything it could leave behind, before and after. [`packet`] builds frames,
 //! [`process`] runs the binary under test, [`tool`] and [`job`] say what holds for each of them,
-//! [`reports`] and [`schema`] read what it writes. [`traffic`] measures between two [`namespace`]s, for
+//! [`reports`] and [`schema`] read what it writes, [`document`] what is written about it. [`traffic`] measures between two [`namespace`]s, for
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
 //! stands in for a program that may not be there. [`bpf`] watches what the kernel frees late, [`others`]
 //! are programs of somebody else, [`threads`] are those of the test itself.
@@ -15,6 +15,7 @@
 
 pub mod bpf;
 pub mod cpus;
+pub mod document;
 pub mod job;
 pub mod line;
 pub mod namespace;

@@ -52,22 +52,26 @@ pub struct Line {
     pub receiver: Namespace,
 }
 
+/// A bridge, up: it passes on whatever comes in by its ports. Goes when dropped.
 #[derive(Debug)]
-struct Bridge;
+pub struct Bridge {
+    name: &'static str,
+}
 
 impl Bridge {
-    fn new() -> Bridge {
+    /// A new one, without ports.
+    pub fn new(name: &'static str) -> Bridge {
         // Without snooping it does not ask who listens to which group.
-        Place::here().ip("link add br7 type bridge mcast_snooping 0");
-        Place::here().ip("link set br7 up");
-        Bridge
+        Place::here().ip(&format!("link add {name} type bridge mcast_snooping 0"));
+        Place::here().ip(&format!("link set {name} up"));
+        Bridge { name }
     }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
         // What stays, the comparison at the end of the sandbox finds.
-        let words = ["link", "delete", "br7"];
+        let words = ["link", "delete", self.name];
         let _ = Place::here().command("ip").args(words).output();
     }
 }
@@ -76,7 +80,7 @@ impl Line {
     /// In place, and passing packets on.
     pub fn new() -> Line {
         let here = Place::here();
-        let bridge = Bridge::new();
+        let bridge = Bridge::new("br7");
         let sender = Namespace::new("sender");
         let receiver = Namespace::new("receiver");
         let ends = [("wan0", &sender, SENDER), ("lan0", &receiver, RECEIVER)];

@@ -218,6 +218,18 @@ impl Drop for Veth {
     }
 }
 
+/// Whether the kernel makes VLAN devices (8021q).
+pub fn has_vlan_devices() -> bool {
+    let lower = Place::here();
+    lower.ip("link add below0 type bridge");
+    let mut ip = lower.command("ip");
+    ip.args("link add link below0 name vlan7 type vlan id 7".split(' '));
+    let made = step("run ip", ip.output()).status.success();
+    // What stands on it goes with it.
+    lower.ip("link delete below0");
+    made
+}
+
 /// Loopback up; no duplicate address detection, which keeps an address unusable for a second.
 pub(crate) fn make_usable() {
     Place::here().ip("link set lo up");

@@ -70,6 +70,8 @@ fn look(schema: &Value, root: &Value, value: &Value, path: &str, found: &mut Vec
                     found.push(format!("{path}: {value} is no {rule}"));
                 }
             }
+            // Says nothing of what is no object: `null`, where the type allows it.
+            "required" if !value.is_object() => {}
             "required" => {
                 let names = elements(rule).filter_map(Value::as_str);
                 let missing = names.filter(|name| value.get(name).is_none());

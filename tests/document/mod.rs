@@ -10,15 +10,7 @@ fn read(path: &str) -> String {
 
 /// The blocks of code in a section of the document, in their order.
 pub fn blocks(section: &str) -> Vec<String> {
-    let document = read("docs/tokenbucket.md");
-    let heading = format!("\n## {section}\n");
-    let (_, text) = step(&heading, document.split_once(&heading).ok_or("not there"));
-    let text = text.split("\n## ").next().unwrap_or_default();
-    // Every second part is between fences; its first line names the language.
-    let between = text.split("```").skip(1).step_by(2);
-    between
-        .map(|block| block.split_once('\n').unwrap_or_default().1.to_owned())
-        .collect()
+    testbed::document::blocks("docs/tokenbucket.md", section)
 }
 
 /// The machine of the exercise: its solution, put into tokenbucket.toml as the text says.
