@@ -16,8 +16,8 @@ use testbed::process::{Input, Output};
 use testbed::sandbox;
 use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN};
 
-/// Both limiters, on interfaces.
-const LIMITERS: [&str; 2] = [
+/// Every tool that works on interfaces.
+const TOOLS: [&str; 3] = [
     concat!(
         env!("CARGO_BIN_EXE_neighbor_sharing"),
         " --wan v0 --neighbor v1 --json --interval 50ms"
@@ -25,6 +25,10 @@ const LIMITERS: [&str; 2] = [
     concat!(
         env!("CARGO_BIN_EXE_tokenbucket"),
         " --iface v0 --json --interval 50ms"
+    ),
+    concat!(
+        env!("CARGO_BIN_EXE_vlan_learning"),
+        " --trunk v0 --map 02:00:00:00:00:01=v1 --json --interval 50ms"
     ),
 ];
 
@@ -41,13 +45,13 @@ fn redirected(command: &str, redirection: &str) -> Command {
 }
 
 #[test]
-fn a_limiter_outlives_the_reader_of_its_errors() {
-    sandbox::run("a_limiter_outlives_the_reader_of_its_errors", |sandbox| {
+fn a_tool_outlives_the_reader_of_its_errors() {
+    sandbox::run("a_tool_outlives_the_reader_of_its_errors", |sandbox| {
         let here = Place::here();
         let _interfaces = interfaces();
         mkfifo("/run/errors", Mode::S_IRWXU).unwrap();
-        for limiter in LIMITERS {
-            let process = sandbox.start(redirected(limiter, "2>/run/errors"));
+        for tool in TOOLS {
+            let process = sandbox.start(redirected(tool, "2>/run/errors"));
             let mut errors = BufReader::new(File::open("/run/errors").unwrap());
             process.next_line(READY_WITHIN);
             assert!(!errors.fill_buf().unwrap().is_empty(), "nothing was said");
@@ -71,9 +75,9 @@ fn a_full_disk_is_said_once_and_fails_only_the_last_report() {
     let name = "a_full_disk_is_said_once_and_fails_only_the_last_report";
     sandbox::run(name, |sandbox| {
         let _interfaces = interfaces();
-        for limiter in LIMITERS {
+        for tool in TOOLS {
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("exec {limiter}")]);
+            command.args(["-c", &format!("exec {tool}")]);
             let process = sandbox.start_with(command, Input::Open, Output::Full);
             process.wait_for_error("reports cannot be written: No space left", READY_WITHIN);
             sleep(Duration::from_millis(500));
@@ -96,7 +100,7 @@ fn reports_go_on_whole_once_the_disk_has_room_again() {
     let name = "reports_go_on_whole_once_the_disk_has_room_again";
     sandbox::run(name, |sandbox| {
         let _interfaces = interfaces();
-        for limiter in LIMITERS {
+        for tool in TOOLS {
             fs::create_dir("/run/small").unwrap();
             let tmpfs = Some("tmpfs");
             // 16 pages: 15 are taken.
@@ -104,7 +108,7 @@ fn reports_go_on_whole_once_the_disk_has_room_again() {
             mount(tmpfs, "/run/small", tmpfs, MsFlags::empty(), size).unwrap();
             fs::write("/run/small/filler", vec![0; 15 << 12]).unwrap();
 
-            let process = sandbox.start(redirected(limiter, ">/run/small/reports"));
+            let process = sandbox.start(redirected(tool, ">/run/small/reports"));
             process.wait_for_error("reports cannot be written", READY_WITHIN);
             // The reports of this time are left out.
             sleep(Duration::from_millis(300));
