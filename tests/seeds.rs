@@ -131,6 +131,157 @@ fn neighbor_sharing_through_python() {
     });
 }
 
+/// A log line of python's `http.server`, as far as it is always the same:
+/// `172.16.1.100 - - [04/Nov/2015 10:54:47] "GET / HTTP/1.1" 200 -`
+fn is_served(line: &str) -> bool {
+    let Some(rest) = line.strip_prefix("172.16.1.100 - - [") else {
+        return false;
+    };
+    let Some((date, rest)) = rest.split_once("] ") else {
+        return false;
+    };
+    let shape = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    let date: String = date.chars().map(shape).collect();
+    let (day, month_and_rest) = date.split_at_checked(3).unwrap_or_default();
+    let time = month_and_rest.get(3..);
+    day == "00/" && time == Some("/0000 00:00:00") && rest == "\"GET / HTTP/1.1\" 200 -"
+}
+
+/// `sudo /path/to/vlan_learning/vlan_learning.py`: its servers, their log, the clients' pages, then Enter
+/// and the last lines.
+fn vlan_learning_document(sandbox: &Sandbox, command: Command) {
+    let mut tool = sandbox.start_with(command, Input::Open, Output::Read);
+    tool.wait_for("Press enter to exit: ", READY_WITHIN);
+    let served = "Serving HTTP on 0.0.0.0 port 80 ...\n".repeat(3);
+    let said = tool.stdout();
+    assert_eq!(said, format!("{served}Press enter to exit: "));
+    tool.write("\n");
+    let ended = tool.finish(ENDS_WITHIN);
+    ended.assert_code(0);
+    // Eight pages for each of three clients, each with its line.
+    let requests = ended.stderr.lines().filter(|line| is_served(line));
+    assert_eq!(requests.count(), 24, "{}", ended.stderr);
+    for client in 0..3 {
+        let line = format!("client{client}: worker{client}, ");
+        assert_eq!(ended.stderr.matches(&line).count(), 8, "{}", ended.stderr);
+    }
+    assert_eq!(ended.stderr.lines().count(), 48, "{}", ended.stderr);
+    // Here Enter has ended the prompt's line.
+    let last = ended.stdout.strip_prefix(&format!("{said}\n"));
+    let lines: Vec<&str> = last.unwrap_or_default().lines().collect();
+    assert_eq!(lines.len(), 6, "{}", ended.stdout);
+    for (client, pair) in lines.chunks(2).enumerate() {
+        let ways = [
+            format!("mac 02000000000{client} rx"),
+            format!("{:16} tx", ""),
+        ];
+        for (line, start) in pair.iter().zip(ways) {
+            let (_, way) = start.split_at(start.len() - 2);
+            let figures = line.strip_prefix(&format!("{start} pkts = "));
+            let figures = figures.and_then(|it| it.split_once(&format!(", {way} bytes = ")));
+            let (packets, bytes) = figures.unwrap_or_else(|| panic!("{line}"));
+            let packets: u64 = step(line, packets.parse());
+            let bytes: u64 = step(line, bytes.parse());
+            // A page takes five packets each way, or four, none shorter than 60 bytes but ARP.
+            assert!(packets >= 32 && bytes >= packets * 60, "{line}");
+        }
+    }
+}
+
+#[test]
+fn vlan_learning_by_its_own_name() {
+    sandbox::run("vlan_learning_by_its_own_name", |sandbox| {
+        let script = compat("vlan_learning").join("vlan_learning.py");
+        vlan_learning_document(sandbox, on_this_build(script));
+    });
+}
+
+#[test]
+fn vlan_learning_through_python() {
+    let name = "vlan_learning_through_python";
+    if !is_installed("python3") {
+        return testbed::skip(name, "python3 is not installed");
+    }
+    sandbox::run(name, |sandbox| {
+        let mut command = on_this_build("python3");
+        command.arg(compat("vlan_learning").join("vlan_learning.py"));
+        command.arg("--duration").arg("0.2");
+        let tool = sandbox.start(command);
+        tool.finish(ENDS_WITHIN).assert_code(0);
+    });
+}
+
+/// What the exercise of docs/vlan_learning.md tells to type, once the simulation's clients are done: how
+/// many of each ping are answered, and what the report says.
+fn vlan_learning_exercise(sandbox: &Sandbox, option: &[&str], answered: [u32; 2]) -> String {
+    let mut command = on_this_build(env!("CARGO_BIN_EXE_vlan_learning"));
+    command.args(option);
+    let mut tool = sandbox.start(command);
+    tool.wait_for("Press enter to exit: ", READY_WITHIN);
+    let commands = testbed::document::blocks("docs/vlan_learning.md", "Exercise").concat();
+    let lines: Vec<&str> = commands.lines().collect();
+    let [take, first, second] = lines[..] else {
+        panic!("three commands: {commands}");
+    };
+    let run = |line: &str| {
+        let words = line.strip_prefix("sudo ").unwrap_or(line);
+        let output = Command::new("sh").args(["-c", words]).output();
+        String::from_utf8_lossy(&step(line, output).stdout).into_owned()
+    };
+    run(take);
+    for (client, (line, answered)) in [first, second].into_iter().zip(answered).enumerate() {
+        assert!(line.contains(&format!("exec client{client} ")), "{line}");
+        let said = run(line);
+        let words = format!("3 packets transmitted, {answered} received");
+        assert!(said.contains(&words), "{option:?}, {line}: {said}");
+    }
+    if answered[0] > 0 {
+        // Both have reached worker1.
+        let mac = Place::named("worker1").ip("-o link show dev eth0");
+        let mac = mac
+            .split_whitespace()
+            .skip_while(|word| *word != "link/ether")
+            .nth(1);
+        for client in ["client0", "client1"] {
+            let known = Place::named(client).ip("neighbor show 172.16.1.5 dev eth0");
+            assert!(
+                known.contains(mac.unwrap_or("no address")),
+                "{client}: {known}"
+            );
+        }
+    }
+    tool.write("\n");
+    let ended = tool.finish(ENDS_WITHIN);
+    ended.assert_code(0);
+    ended.stdout
+}
+
+#[test]
+fn vlan_learning_exercise_moves_a_client() {
+    sandbox::run("vlan_learning_exercise_moves_a_client", |sandbox| {
+        let report = vlan_learning_exercise(sandbox, &[], [3, 3]);
+        assert!(report.contains("02:00:00:00:00:01 moved "), "{report}");
+        assert!(
+            report.contains(" moves of clients to other VLANs\n"),
+            "{report}"
+        );
+    });
+}
+
+#[test]
+fn vlan_learning_exercise_with_no_move_keeps_it() {
+    sandbox::run("vlan_learning_exercise_with_no_move_keeps_it", |sandbox| {
+        let report = vlan_learning_exercise(sandbox, &["--no-move"], [0, 3]);
+        assert!(
+            report.contains("02:00:00:00:00:01 stays in VLAN "),
+            "{report}"
+        );
+        let words = " frames of clients from other VLANs refused\n";
+        assert!(report.contains(words), "{report}");
+        assert!(!report.contains(" moved "), "{report}");
+    });
+}
+
 /// A copy of what `make` needs, so that what is made there is not in the checkout.
 fn copy_of_tree(folder: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
