@@ -94,7 +94,7 @@ static __always_inline void tally(struct __sk_buff *skb)
 SEC("tc")
 int watch(struct __sk_buff *skb)
 {
-	__u32 zero = 0, length = skb->len;
+	__u32 zero = 0, length = skb->len, last;
 	struct kept *kept = bpf_map_lookup_elem(&scratch, &zero);
 
 	tally(skb);
@@ -107,7 +107,10 @@ int watch(struct __sk_buff *skb)
 	kept->packet_type = skb->pkt_type;
 	if (length > MAX_KEPT_BYTES)
 		length = MAX_KEPT_BYTES;
-	if (!length || bpf_skb_load_bytes(skb, 0, kept->frame, length) ||
+	last = length - 1;
+	/* Kernel 6.1 does not conclude from "not 0" that it is 1 at least, but from this that last + 1 is. */
+	asm volatile("" : "+r"(last));
+	if (last >= MAX_KEPT_BYTES || bpf_skb_load_bytes(skb, 0, kept->frame, last + 1) ||
 	    bpf_map_push_elem(&queue, kept, 0))
 		__sync_fetch_and_add(&lost, 1);
 	return DROP;

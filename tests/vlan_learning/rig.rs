@@ -214,9 +214,9 @@ impl Cable {
             address(far_mac),
         ));
         for (place, name) in [(&here, name), (far, far_name)] {
-            place.ip(&format!(
-                "link set {name} multicast off addrgenmode none up"
-            ));
+            // One after the other: within one request kernel 6.1 sets it up first, with an address.
+            place.ip(&format!("link set {name} multicast off addrgenmode none"));
+            place.ip(&format!("link set {name} up"));
         }
         let deadline = Instant::now() + ARRIVES_WITHIN;
         while !here
@@ -445,9 +445,9 @@ impl<'obj> Rig<'obj> {
              netns {client}"
         ));
         for (place, name) in [(&far, "port0"), (client, "eth0")] {
-            place.ip(&format!(
-                "link set {name} multicast off addrgenmode none up"
-            ));
+            // One after the other: within one request kernel 6.1 sets it up first, with an address.
+            place.ip(&format!("link set {name} multicast off addrgenmode none"));
+            place.ip(&format!("link set {name} up"));
         }
         far.tc("qdisc add dev port0 clsact");
         let bss = there(self.wire.maps.bss_data.as_mut());
