@@ -238,19 +238,18 @@ static __always_inline __u32 find(__u64 mac)
 	__u64 view = *(volatile __u64 *)&directory_view;
 	__u32 row = (mac * (view | 1)) >> knobs.directory_shift;
 	struct directory_row *words;
-	__u64 found = 0;
 
 	if (view & 1)
 		row += knobs.directory_rows;
 	words = bpf_map_lookup_elem(&directory, &row);
-	if (!words)
+	/* An empty word looks like 00:00:00:00:00:00, which is nobody's. */
+	if (!words || !mac)
 		return NOBODY;
 #pragma unroll
 	for (int i = 0; i < ROW_WORDS; i++)
 		if (words->words[i] >> (64 - MAC_BITS) == mac)
-			found = words->words[i];
-	/* An empty word looks like 00:00:00:00:00:00, which is nobody's. */
-	return mac && found ? found & (MAX_CLIENTS - 1) : NOBODY;
+			return words->words[i] & (MAX_CLIENTS - 1);
+	return NOBODY;
 }
 
 static __always_inline bool is_vlan(__u32 protocol)
