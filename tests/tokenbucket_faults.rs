@@ -140,17 +140,8 @@ fn it_is_small_and_alone() {
     sandbox::run("it_is_small_and_alone", |sandbox| {
         let _interface = interface();
         for job in [simulation(sandbox), limiting(sandbox, "")] {
-            let process = job.at_work("");
-            let ready = process.started().elapsed();
-            let memory = process.peak_memory_kib();
-            println!("ready after {ready:?}, {memory} KiB at the peak");
+            let ready = job.assert_small_and_alone(15 * 1024);
             assert!(ready < AT_ONCE, "ready only after {ready:?}");
-            assert!(memory <= 15 * 1024, "{memory} KiB");
-            let processes = sandbox.processes();
-            let pids: Vec<u32> = processes.iter().map(|(pid, _)| *pid).collect();
-            assert_eq!(pids, [process.pid()], "{processes:?}");
-            process.signal(Signal::SIGTERM);
-            process.finish(ENDS_WITHIN).assert_code(0);
         }
     });
 }

@@ -146,17 +146,8 @@ fn it_is_small_and_alone() {
     sandbox::run("it_is_small_and_alone", |sandbox| {
         let _interfaces = interfaces();
         for job in [simulation(sandbox), demuxing(sandbox, "")] {
-            let process = job.at_work("");
-            let ready = process.started().elapsed();
-            let memory = process.peak_memory_kib();
-            println!("ready after {ready:?}, {memory} KiB at the peak");
             // 9 MiB of it are the tables of 65,536 clients, shared with the kernel.
-            assert!(memory <= 24 * 1024, "{memory} KiB");
-            let processes = sandbox.processes();
-            let pids: Vec<u32> = processes.iter().map(|(pid, _)| *pid).collect();
-            assert_eq!(pids, [process.pid()], "{processes:?}");
-            process.signal(Signal::SIGTERM);
-            process.finish(ENDS_WITHIN).assert_code(0);
+            job.assert_small_and_alone(24 * 1024);
         }
     });
 }
