@@ -1,7 +1,8 @@
-//! Loading BPF programs in a process that gets signals.
+//! Loading BPF programs in a process that gets signals, and running those that are for no packets.
 
 use anyhow::Result;
 use libbpf_rs::skel::OpenSkel;
+use libbpf_rs::{ProgramInput, ProgramMut};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 /// Loads with every signal held back from this thread until it is done.
@@ -13,6 +14,17 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 pub fn load<'obj, Open: OpenSkel<'obj>>(open: Open) -> Result<Open::Output> {
     let _held = Held::back()?;
     Ok(open.load()?)
+}
+
+/// Runs a program that answers user space and looks at no packet.
+pub fn run_once(program: &ProgramMut<'_>) -> libbpf_rs::Result<()> {
+    // Some kernels refuse a frame without anything behind its Ethernet header.
+    let any_frame = [0; 64];
+    let input = ProgramInput {
+        data_in: Some(&any_frame),
+        ..Default::default()
+    };
+    program.test_run(input).map(drop)
 }
 
 /// While this lives, signals for this thread wait; those for the process go to other threads first.

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 
 use anyhow::{Context, Result, anyhow};
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
 use nix::libc;
 use plain::Plain;
 
@@ -28,6 +28,12 @@ pub fn read<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
 /// The value that the bytes begin with.
 pub fn read_first<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
     read(bytes.get(..size_of::<T>()).unwrap_or(bytes))
+}
+
+/// Sets the values of a per-CPU map to 0, one for each possible CPU.
+pub fn clear_each(map: &impl MapCore, key: &[u8]) -> Result<()> {
+    let zeros = vec![vec![0; map.value_size() as usize]; libbpf_rs::num_possible_cpus()?];
+    Ok(map.update_percpu(key, &zeros, MapFlags::ANY)?)
 }
 
 /// The values that a per-CPU look-up returned, one for each possible CPU.

@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 
+use crate::tc::Method;
+
 /// Whose capabilities are given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -58,9 +60,12 @@ pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
 /// Gives up what is not needed once programs are attached by links and their maps are open:
 /// everything, but CAP_BPF where the kernel still asks for it at each access to a map.
 ///
-/// Filters are detached by the process itself, so with them CAP_NET_ADMIN is among `needed`.
-pub fn drop_after_attach(needed: &[Cap], scope: Scope) -> Result<()> {
-    let mut keep = needed.to_vec();
+/// Filters are detached by the process itself, so with them CAP_NET_ADMIN stays.
+pub fn drop_after_attach(method: Method, scope: Scope) -> Result<()> {
+    let mut keep = match method {
+        Method::Tcx => Vec::new(),
+        Method::Clsact => vec![Cap::NetAdmin],
+    };
     if !map_access_is_free() {
         keep.push(Cap::Bpf);
     }

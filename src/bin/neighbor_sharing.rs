@@ -10,9 +10,8 @@ use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simula
 use netbpf::netlink::LinkWatch;
 use netbpf::port;
 use netbpf::preflight;
-use netbpf::privilege::{self, Cap, Scope};
+use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tc::Method;
 
 const NAME: &str = "neighbor_sharing";
 
@@ -71,11 +70,7 @@ fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let method = sharing.attach(arguments.common.method())?;
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
-    let needed: &[Cap] = match method {
-        Method::Tcx => &[],
-        Method::Clsact => &[Cap::NetAdmin],
-    };
-    privilege::drop_after_attach(needed, Scope::Process)?;
+    privilege::drop_after_attach(method, Scope::Process)?;
     say(format_args!("{}", sharing.config()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));

@@ -9,9 +9,8 @@ use netbpf::failure::{self, say};
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port::{self, Port};
 use netbpf::preflight;
-use netbpf::privilege::{self, Cap, Scope};
+use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tc::Method;
 use netbpf::tokenbucket::{Arguments, Attached, Metering, Reporter, Simulation, labels};
 
 const NAME: &str = "tokenbucket";
@@ -97,11 +96,7 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     };
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
-    let needed: &[Cap] = match method {
-        Method::Tcx => &[],
-        Method::Clsact => &[Cap::NetAdmin],
-    };
-    privilege::drop_after_attach(needed, Scope::Process)?;
+    privilege::drop_after_attach(method, Scope::Process)?;
     say(format_args!("{}", metering.config()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));

@@ -9,9 +9,8 @@ use netbpf::failure::{self, say};
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port;
 use netbpf::preflight;
-use netbpf::privilege::{self, Cap, Scope};
+use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tc::Method;
 use netbpf::vlan_learning::{Arguments, Demux, Keeper, Reporter, Simulation, Tagger, labels};
 
 const NAME: &str = "vlan_learning";
@@ -86,11 +85,7 @@ fn demux(arguments: &Arguments, session: &mut Session) -> Result<()> {
     let method = demux.attach(arguments.common.method(), &keeper.table().placed)?;
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
-    let needed: &[Cap] = match method {
-        Method::Tcx => &[],
-        Method::Clsact => &[Cap::NetAdmin],
-    };
-    privilege::drop_after_attach(needed, Scope::Process)?;
+    privilege::drop_after_attach(method, Scope::Process)?;
     say(format_args!("{}", keeper.table()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));

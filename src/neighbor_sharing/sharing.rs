@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use serde::Serialize;
 
 use super::config::{Config, Placement, PoliceAt};
@@ -17,7 +17,7 @@ use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
 use super::table::{FIRST_SLOT, Learned, Table};
 use super::{Class, Counter, PerWay, Way};
-use crate::load::load;
+use crate::load::{load, run_once};
 use crate::map_value;
 use crate::policer::{Clock, Limit, Tick};
 use crate::tc::{Attacher, Attachment, Method};
@@ -159,10 +159,8 @@ impl<'obj> Sharing<'obj> {
     /// Attaches the programs, the ports' before the WAN's: an address is learned before the first
     /// packet to it is judged.
     pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
-        let method = match method {
-            Some(method) => method,
-            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
-        };
+        let any = self.skeleton.progs.read_clock.as_fd();
+        let method = method.unwrap_or_else(|| Method::best(any));
         let attacher = Attacher::new(method);
         let mut attachments = Vec::new();
         for Placement {
@@ -408,17 +406,7 @@ fn set_knobs(open: &mut OpenNeighborSharingSkel<'_>, config: &Config, tick: Tick
 
 /// Which tick is now? Asked once: from here on the monotonic clock tells.
 fn read_clock(skeleton: &NeighborSharingSkel<'_>, tick: Tick) -> Result<TickClock> {
-    // Some kernels refuse a frame without anything behind its Ethernet header.
-    let any_frame = [0; 64];
-    let input = ProgramInput {
-        data_in: Some(&any_frame),
-        ..Default::default()
-    };
-    skeleton
-        .progs
-        .read_clock
-        .test_run(input)
-        .context("run read_clock")?;
+    run_once(&skeleton.progs.read_clock).context("run read_clock")?;
     let bss = skeleton
         .maps
         .bss_data

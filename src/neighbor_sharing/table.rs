@@ -105,10 +105,7 @@ impl Table<'_> {
         let last: types::learned = map_value::read(&deleted)?;
         let slot = u32::from(last.owner.slot);
         let counts = self.counts_in(slot)?;
-        let zeros =
-            vec![vec![0; size_of::<types::address_count>()]; libbpf_rs::num_possible_cpus()?];
-        self.address_counts
-            .update_percpu(&slot.to_ne_bytes(), &zeros, MapFlags::ANY)?;
+        map_value::clear_each(self.address_counts, &slot.to_ne_bytes())?;
         self.free(slot)?;
         Ok(Some((last.owner.port, counts)))
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
 use super::attached::Attached;
 use super::config::Config;
@@ -18,7 +18,7 @@ use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuild
 use super::stretch::stretch;
 use super::sweep::{self, Sweeper};
 use crate::Failure;
-use crate::load::load;
+use crate::load::{load, run_once};
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::policer::Tick;
@@ -85,10 +85,8 @@ impl<'obj> Metering<'obj> {
 
     /// Attaches the program everywhere.
     pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
-        let method = match method {
-            Some(method) => method,
-            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
-        };
+        let any = self.skeleton.progs.read_clock.as_fd();
+        let method = method.unwrap_or_else(|| Method::best(any));
         let attacher = Attacher::new(method);
         for (port, direction) in self.config.placements() {
             let attachment = attacher
@@ -137,10 +135,8 @@ impl<'obj> Metering<'obj> {
     }
 
     fn attach_pinned(&self, pins: &Pins, method: Option<Method>, legacy: bool) -> Result<Method> {
-        let method = match method {
-            Some(method) => method,
-            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
-        };
+        let any = self.skeleton.progs.read_clock.as_fd();
+        let method = method.unwrap_or_else(|| Method::best(any));
         pins.keep_maps(&self.maps, legacy)?;
         for (port, direction) in self.config.placements() {
             self.attach_one_pinned(pins, method, port, direction)?;
@@ -328,14 +324,7 @@ fn handles(skeleton: &TokenbucketSkel<'_>) -> Result<Vec<MapHandle>> {
 /// The monotonic clock when the tick counter was 0. (The kernel moves the one by whole ticks of the
 /// other.)
 fn ns_at_tick_0(skeleton: &TokenbucketSkel<'_>, tick: Tick) -> Result<i64> {
-    // Some kernels refuse a frame without anything behind its Ethernet header.
-    let any_frame = [0; 64];
-    let input = ProgramInput {
-        data_in: Some(&any_frame),
-        ..Default::default()
-    };
-    let program = &skeleton.progs.read_clock;
-    program.test_run(input).context("run read_clock")?;
+    run_once(&skeleton.progs.read_clock).context("run read_clock")?;
     let bss = skeleton.maps.bss_data.as_ref();
     let bss = bss.context("the object has no .bss")?;
     // SAFETY: two u64 of the BPF program's globals, mapped as long as the skeleton lives.

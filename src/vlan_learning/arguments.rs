@@ -245,10 +245,11 @@ impl Arguments {
         Ok(Table {
             policy: Policy {
                 unknown,
-                untagged: match self.untagged.or(settings.untagged) {
-                    None | Some(Untagged::Pass) => Verdict::Pass,
-                    Some(Untagged::Drop) => Verdict::Drop,
-                },
+                untagged: self
+                    .untagged
+                    .or(settings.untagged)
+                    .unwrap_or(Untagged::Pass)
+                    .into(),
                 no_move: self.no_move || settings.no_move.unwrap_or(false),
             },
             trunk,

@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use libbpf_rs::skel::SkelBuilder;
-use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use serde::Serialize;
 
 use super::directory::{self, Directory};
 use super::interfaces::{Placed, Worker};
+use super::mapping::Untagged;
 use super::roster::{Member, Roster};
 use super::skeleton::types;
 use super::skeleton::{OpenVlanLearningSkel, VlanLearningSkel, VlanLearningSkelBuilder};
 use super::tags::{self, Tags};
 use crate::Failure;
-use crate::load::load;
+use crate::load::{load, run_once};
 use crate::mac::Mac;
 use crate::map_value;
 use crate::mapped::{Mapped, Shared};
@@ -55,6 +56,15 @@ pub enum Verdict {
     Drop,
     /// They go to this interface, tags and all.
     Redirect(Port),
+}
+
+impl From<Untagged> for Verdict {
+    fn from(untagged: Untagged) -> Verdict {
+        match untagged {
+            Untagged::Pass => Verdict::Pass,
+            Untagged::Drop => Verdict::Drop,
+        }
+    }
 }
 
 /// What a reload can change.
@@ -241,10 +251,8 @@ impl<'obj> Demux<'obj> {
 
     /// Attaches at the workers of these clients, then at the trunk.
     pub fn attach(&mut self, method: Option<Method>, placed: &Placed) -> Result<Method> {
-        let method = match method {
-            Some(method) => method,
-            None => Method::best(self.skeleton.progs.read_clock.as_fd()),
-        };
+        let any = self.skeleton.progs.read_clock.as_fd();
+        let method = method.unwrap_or_else(|| Method::best(any));
         self.attacher = Some(Attacher::new(method));
         self.change_to(placed)?;
         let trunk = self.setup.trunk.clone();
@@ -278,12 +286,6 @@ impl<'obj> Demux<'obj> {
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
         let data = self.skeleton.maps.data_data.as_mut();
         let place = &raw mut data.context("the object has no .data")?.policy;
-        let words = types::policy {
-            unknown: policy.unknown.in_bpf(),
-            unknown_ifindex: 0,
-            untagged: policy.untagged.in_bpf(),
-            no_move: policy.no_move.into(),
-        };
         // SAFETY: a global of the BPF programs, mapped as long as the skeleton lives; they read its words
         // one by one at any time, hence volatile. The interface goes before the verdict that uses it, and
         // stays where a program may still go by the old one.
@@ -291,9 +293,9 @@ impl<'obj> Demux<'obj> {
             if let Verdict::Redirect(port) = &policy.unknown {
                 (&raw mut (*place).unknown_ifindex).write_volatile(port.ifindex);
             }
-            (&raw mut (*place).unknown).write_volatile(words.unknown);
-            (&raw mut (*place).untagged).write_volatile(words.untagged);
-            (&raw mut (*place).no_move).write_volatile(words.no_move);
+            (&raw mut (*place).unknown).write_volatile(policy.unknown.in_bpf());
+            (&raw mut (*place).untagged).write_volatile(policy.untagged.in_bpf());
+            (&raw mut (*place).no_move).write_volatile(policy.no_move.into());
         }
         self.policy = policy;
         Ok(())
@@ -425,10 +427,7 @@ impl<'obj> Demux<'obj> {
         let (key, maps) = (row.to_ne_bytes(), &self.skeleton.maps);
         let zeros = vec![0; size_of::<types::worker>()];
         maps.workers.update(&key, &zeros, MapFlags::ANY)?;
-        let zeros =
-            vec![vec![0; size_of::<types::worker_count>()]; libbpf_rs::num_possible_cpus()?];
-        let counts = &maps.worker_counts;
-        Ok(counts.update_percpu(&key, &zeros, MapFlags::ANY)?)
+        map_value::clear_each(&maps.worker_counts, &key)
     }
 
     fn release_workers(&mut self, used: &BTreeSet<u32>) -> Result<()> {
@@ -481,10 +480,7 @@ impl<'obj> Demux<'obj> {
 
     fn begin_client(&self, Member { number, port }: Member, was_used: bool) -> Result<()> {
         if was_used {
-            let zeros =
-                vec![vec![0; size_of::<types::client_count>()]; libbpf_rs::num_possible_cpus()?];
-            let counts = &self.skeleton.maps.client_counts;
-            counts.update_percpu(&number.to_ne_bytes(), &zeros, MapFlags::ANY)?;
+            map_value::clear_each(&self.skeleton.maps.client_counts, &number.to_ne_bytes())?;
         }
         let attached = self
             .workers
@@ -534,7 +530,7 @@ impl<'obj> Demux<'obj> {
         let place = &raw mut bss.context("the object has no .bss")?.client_to_forget;
         // SAFETY: a u32 of the BPF programs' globals, mapped as long as the skeleton lives.
         unsafe { place.write_volatile(member.number) };
-        run(&self.skeleton.progs.forget_client).context("run forget_client")
+        run_once(&self.skeleton.progs.forget_client).context("run forget_client")
     }
 
     /// Everybody that is configured.
@@ -692,19 +688,9 @@ fn set_knobs(open: &mut OpenVlanLearningSkel<'_>, setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-fn run(program: &libbpf_rs::ProgramMut<'_>) -> libbpf_rs::Result<()> {
-    // Some kernels refuse a frame without anything behind its Ethernet header.
-    let any_frame = [0; 64];
-    let input = ProgramInput {
-        data_in: Some(&any_frame),
-        ..Default::default()
-    };
-    program.test_run(input).map(drop)
-}
-
 /// Which tick is now? Asked once: from here on the monotonic clock tells.
 fn read_clock(skeleton: &VlanLearningSkel<'_>, tick: Tick) -> Result<TickClock> {
-    run(&skeleton.progs.read_clock).context("run read_clock")?;
+    run_once(&skeleton.progs.read_clock).context("run read_clock")?;
     let bss = skeleton.maps.bss_data.as_ref();
     let ticks = &raw const bss.context("the object has no .bss")?.ticks_now;
     // SAFETY: a u64 of the BPF programs' globals, mapped as long as the skeleton lives.

@@ -15,8 +15,7 @@ const ROW_WORDS: usize = 8;
 /// A word: MAC << 16 | number.
 const NUMBER_BITS: u32 = 16;
 
-/// One client at a row on average: of random multipliers, 14 of 15 overfill no row even where there are
-/// 65,536 clients, and nearly all where there are fewer.
+/// A shift by 64 bits, for a single row, is not defined.
 const FEWEST_ROWS: u32 = 2;
 /// Multipliers to try. Each fails with less than 1 in 10.
 const TRIES: usize = 64;
@@ -39,7 +38,8 @@ pub struct Directory {
     count: u32,
 }
 
-/// Rows of a half for so many clients.
+/// Rows of a half for so many clients, one for each: of random multipliers, 14 of 15 then overfill no row
+/// even where there are 65,536 clients, and nearly all where there are fewer.
 pub fn rows_for(clients: u32) -> u32 {
     clients.next_power_of_two().max(FEWEST_ROWS)
 }

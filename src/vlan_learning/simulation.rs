@@ -92,10 +92,7 @@ impl Simulation {
             Some(Unknown::Pass) => Verdict::Pass,
             Some(Unknown::To(name)) => Verdict::Redirect(Port::find(&mut netlink, name)?),
         };
-        let untagged = match arguments.untagged {
-            None | Some(Untagged::Drop) => Verdict::Drop,
-            Some(Untagged::Pass) => Verdict::Pass,
-        };
+        let untagged = arguments.untagged.unwrap_or(Untagged::Drop).into();
         Ok(Table {
             trunk,
             mapping,
