@@ -25,6 +25,7 @@ mod settings;
 pub mod tc;
 mod tick;
 pub mod tokenbucket;
+pub mod tunnel_monitor;
 pub mod vlan_learning;
 
 pub use netsetup::failure::{self, Failure};
