@@ -4,6 +4,8 @@
 
 mod flow;
 mod sample;
+mod sampler;
 
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
 pub use sample::{Column, Row, Sample, Span, Uncounted};
+pub use sampler::{Sampler, Source, Tally};
