@@ -27,6 +27,7 @@ use nix::unistd::linkat;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::removal::complain;
 
 /// Where `ip netns` keeps its namespaces.
 pub const DIRECTORY: &str = "/run/netns";
@@ -108,6 +109,30 @@ pub fn inside<T: Send>(namespace: &File, action: impl FnOnce() -> Result<T> + Se
         setns(namespace, CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
         action()
     })
+}
+
+/// The calling thread is in another network namespace until this is dropped.
+#[derive(Debug)]
+pub struct Entered {
+    before: File,
+}
+
+/// Takes the calling thread into a network namespace: for those who stay there, as a thread of its own
+/// ([`inside`]) would be one too many.
+pub fn enter(namespace: &File) -> Result<Entered> {
+    let path = "/proc/thread-self/ns/net";
+    let before = File::open(path).with_context(|| format!("open {path}"))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
+    Ok(Entered { before })
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // It came from there with the same privileges, so this fails only if those were given up since.
+        if let Err(errno) = setns(&self.before, CloneFlags::CLONE_NEWNET) {
+            complain("network namespace", &format!("it cannot be left: {errno}"));
+        }
+    }
 }
 
 /// Whether this kernel speaks IPv6.

@@ -5,6 +5,9 @@ mod interfaces;
 mod kernel;
 mod tcp;
 
-pub use interfaces::{Expanded, LeftOut, LinkLayer, expand_interfaces, find_interface, link_layer};
+pub use interfaces::{
+    Expanded, LeftOut, LinkLayer, expand_interfaces, find_interface, is_pattern, link_layer,
+    present_interfaces,
+};
 pub use kernel::kernel_floor;
 pub use tcp::{TcpSession, sessions_over, standing_on, warning};

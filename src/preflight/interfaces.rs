@@ -86,6 +86,8 @@ pub struct Expanded {
     pub links: Vec<Link>,
     /// Those left out: say so to the user.
     pub left_out: Vec<LeftOut>,
+    /// Names and patterns that stand for nothing yet; only from [`present_interfaces`].
+    pub absent: Vec<String>,
 }
 
 /// The interface of this name or alternative name; [`Failure::Usage`] with near names if there
@@ -105,7 +107,20 @@ pub fn expand_interfaces(netlink: &mut Netlink, patterns: &[String]) -> Result<E
     expand(&netlink.links()?, patterns)
 }
 
+/// As [`expand_interfaces`], for those who wait for interfaces: what stands for nothing is absent.
+pub fn present_interfaces(netlink: &mut Netlink, patterns: &[String]) -> Result<Expanded> {
+    Ok(expand_present(&netlink.links()?, patterns))
+}
+
 fn expand(all: &[Link], patterns: &[String]) -> Result<Expanded> {
+    let expanded = expand_present(all, patterns);
+    match expanded.absent.first() {
+        Some(pattern) => Err(unknown(pattern, all)),
+        None => Ok(expanded),
+    }
+}
+
+fn expand_present(all: &[Link], patterns: &[String]) -> Expanded {
     let mut expanded = Expanded::default();
     let mut named: Vec<&Link> = Vec::new();
     for pattern in patterns {
@@ -120,7 +135,7 @@ fn expand(all: &[Link], patterns: &[String]) -> Result<Expanded> {
                 .collect(),
         };
         if found.is_empty() {
-            return Err(unknown(pattern, all));
+            expanded.absent.push(pattern.clone());
         }
         for link in found {
             let known = |left: &LeftOut| left.link.ifindex == link.ifindex;
@@ -154,7 +169,7 @@ fn expand(all: &[Link], patterns: &[String]) -> Result<Expanded> {
             }),
         }
     }
-    Ok(expanded)
+    expanded
 }
 
 /// The master of the link, or its master's master, that is in the list too.
@@ -179,8 +194,13 @@ fn names(link: &Link) -> impl Iterator<Item = &String> {
     std::iter::once(&link.name).chain(&link.altnames)
 }
 
+/// Whether it can stand for more than one name.
+pub fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
 fn unknown(name: &str, all: &[Link]) -> anyhow::Error {
-    if name.contains(['*', '?', '[']) {
+    if is_pattern(name) {
         let text = format!("no interface matches '{name}' (ip link shows what there is)");
         return Failure::Usage(text).into();
     }

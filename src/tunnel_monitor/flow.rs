@@ -1,5 +1,6 @@
 //! What is counted: a conversation inside a tunnel, and how much of it passed.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,26 @@ pub enum Encap {
     Ipip,
     /// IPv6 in IP (protocol 41, RFC 4213 and 2473); there is no identifier.
     Sit,
+}
+
+impl Encap {
+    /// As reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encap::Vxlan => "vxlan",
+            Encap::Geneve => "geneve",
+            Encap::Gre => "gre",
+            Encap::Nvgre => "nvgre",
+            Encap::Ipip => "ipip",
+            Encap::Sit => "sit",
+        }
+    }
+}
+
+impl fmt::Display for Encap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The inner addresses, seen from the local end of the tunnel.

@@ -265,6 +265,7 @@ mod tests {
     use super::*;
     use crate::tunnel_monitor::flow::{Encap, Inner, Outer};
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
@@ -465,6 +466,13 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
+
         /// Whatever comes when: nothing is lost, nothing counted twice, nothing goes back.
         #[test]
         fn every_packet_is_in_one_place_and_in_one_second(
