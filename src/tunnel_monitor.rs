@@ -3,9 +3,17 @@
 //! attached and read, and what was read goes out.
 
 mod flow;
+mod monitor;
 mod sample;
 mod sampler;
 
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
+pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
 pub use sample::{Column, Row, Sample, Span, Uncounted};
-pub use sampler::{Sampler, Source, Tally};
+pub use sampler::{Sampler, Source};
+
+/// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
+#[doc(hidden)]
+pub mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/tunnel_monitor.skel.rs"));
+}

@@ -176,23 +176,40 @@ static __always_inline int parse_ipv6(struct cursor *cur, struct ipv6hdr **heade
 	return ip->nexthdr;
 }
 
-/* Passes IPv6 extension headers (RFC 8200). Returns the transport protocol; IPPROTO_FRAGMENT for a
- * fragment other than the first, which has no transport header; IPPROTO_NONE where there is none. */
-static __always_inline int parse_extensions(struct cursor *cur, int next)
+static __always_inline bool is_extension(int next)
 {
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+	       next == IPPROTO_FRAGMENT || next == IPPROTO_AH;
+}
+
+enum fragment {
+	WHOLE, /* also an "atomic" fragment, which is all of its packet (RFC 6946) */
+	FIRST_FRAGMENT,
+	LATER_FRAGMENT, /* has no transport header */
+};
+
+/* Passes IPv6 extension headers (RFC 8200), of a fragment other than the first those in front of its
+ * fragment header. Returns the transport protocol, which is that of the whole packet unless more
+ * extension headers follow in the first fragment; IPPROTO_NONE where there is none. */
+static __always_inline int pass_extensions(struct cursor *cur, int next, enum fragment *fragment)
+{
+	*fragment = WHOLE;
 	/* Unrolled: older kernels (6.1) refuse a loop whose way back falls through into its head. */
 #pragma unroll
 	for (int passed = 0; passed <= MAX_EXTENSIONS; passed++) {
 		struct extension *ext = cur->pos;
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+		if (!is_extension(next))
 			return next;
 		if (passed == MAX_EXTENSIONS || (void *)(ext + 1) > cur->end)
 			return PARSE_FAILED;
 		if (next == IPPROTO_FRAGMENT) {
-			if (ext->rest & bpf_htons(0xfff8)) /* offset in units of 8 bytes */
-				return IPPROTO_FRAGMENT;
+			if (ext->rest & bpf_htons(0xfff8)) { /* offset in units of 8 bytes */
+				*fragment = LATER_FRAGMENT;
+				return ext->next;
+			}
+			if (ext->rest & bpf_htons(1)) /* more fragments */
+				*fragment = FIRST_FRAGMENT;
 			advance(cur, sizeof(*ext));
 		} else if (next == IPPROTO_AH) {
 			advance(cur, (ext->length + 2) * 4); /* RFC 4302, 2.2 */
@@ -202,6 +219,15 @@ static __always_inline int parse_extensions(struct cursor *cur, int next)
 		next = ext->next;
 	}
 	return PARSE_FAILED;
+}
+
+/* As pass_extensions, but IPPROTO_FRAGMENT for a fragment other than the first. */
+static __always_inline int parse_extensions(struct cursor *cur, int next)
+{
+	enum fragment fragment;
+
+	next = pass_extensions(cur, next, &fragment);
+	return fragment == LATER_FRAGMENT ? IPPROTO_FRAGMENT : next;
 }
 
 /* Parses link and network header. Returns 0, or PARSE_FAILED for what ends too early or says of
@@ -299,22 +325,28 @@ static __noinline __u32 segment_headers(struct __sk_buff *skb, struct packet *pa
 	return cur.offset - packet->tag_bytes;
 }
 
-/* What this packet is on the wire. One skb may be many segments (GSO); gso_segs is 0 for one, and
- * also for packets from a guest whose segments nobody has counted yet (SKB_GSO_DODGY). */
-static __always_inline struct wire wire_size(struct __sk_buff *skb, struct packet *packet)
+/* What a GSO packet is on the wire: so many bytes of it are headers, which come with every segment.
+ * gso_segs is 0 for packets from a guest whose segments nobody has counted yet (SKB_GSO_DODGY). */
+static __always_inline struct wire segmented(struct __sk_buff *skb, __u32 bytes, __u32 headers)
 {
-	struct wire wire = { skb->len - packet->tag_bytes, 1 };
-	__u32 headers, payload;
+	struct wire wire = { bytes, 1 };
+	__u32 payload = bytes > headers ? bytes - headers : 0;
 
-	if (!skb->gso_size)
-		return wire;
-	headers = segment_headers(skb, packet);
-	payload = wire.bytes > headers ? wire.bytes - headers : 0;
 	wire.segments = skb->gso_segs ?: (payload + skb->gso_size - 1) / skb->gso_size;
 	if (!wire.segments)
 		wire.segments = 1;
 	wire.bytes += (wire.segments - 1) * headers;
 	return wire;
+}
+
+/* What this packet is on the wire. One skb may be many segments (GSO). */
+static __always_inline struct wire wire_size(struct __sk_buff *skb, struct packet *packet)
+{
+	struct wire wire = { skb->len - packet->tag_bytes, 1 };
+
+	if (!skb->gso_size)
+		return wire;
+	return segmented(skb, wire.bytes, segment_headers(skb, packet));
 }
 
 /* 01:80:c2:00:00:0X: what bridges talk among each other (802.1D); none forwards it. */

@@ -24,6 +24,16 @@ pub enum Encap {
 }
 
 impl Encap {
+    /// All of them, in the order of `enum encap` of the BPF program.
+    pub const ALL: [Encap; 6] = [
+        Encap::Vxlan,
+        Encap::Geneve,
+        Encap::Gre,
+        Encap::Nvgre,
+        Encap::Ipip,
+        Encap::Sit,
+    ];
+
     /// As reports name it.
     pub fn name(self) -> &'static str {
         match self {

@@ -38,6 +38,9 @@ pub struct Uncounted {
     pub malformed: u64,
     /// IP packets of other kinds and whatever is not IP.
     pub not_tunnel: u64,
+    /// Packets that were not looked at, because a map lacked what it must have. Never, unless somebody
+    /// else writes to our maps.
+    pub table_errors: u64,
 }
 
 /// Everything that was counted up to one moment.

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 
 use super::flow::{Counts, Flow};
-use super::sample::{Column, Sample, Span, Uncounted};
+use super::monitor::Tally;
+use super::sample::{Column, Sample, Span};
 
 /// A sample that comes a little early still ends the window.
 const TOLERANCE: Duration = Duration::from_millis(100);
@@ -35,18 +36,7 @@ pub trait Source {
     /// Other flows may have these slots. Their counts are 0.
     fn give_back(&mut self, slots: &[u32]) -> Result<()>;
     /// What was counted apart from flows.
-    fn tally(&self) -> Result<Tally>;
-}
-
-/// What was counted apart from flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All tunnel packets.
-    pub totals: Counts,
-    /// Those whose flow had no room.
-    pub other: Counts,
-    /// Those that are in no flow, and are no tunnel packets that could be.
-    pub uncounted: Uncounted,
+    fn tally(&self) -> Tally;
 }
 
 /// A column, and when it was read.
@@ -146,7 +136,7 @@ impl Sampler {
         self.meet(source, &mut sample, slots, clock);
         let column = self.read(source, &sample, slots, last_figures, clock);
         // Last, so that packets that come meanwhile make the totals greater than the sum, not less.
-        let tally = source.tally()?;
+        let tally = source.tally();
 
         let now = Moment {
             number,
@@ -363,12 +353,12 @@ mod tests {
             Ok(())
         }
 
-        fn tally(&self) -> Result<Tally> {
-            Ok(Tally {
+        fn tally(&self) -> Tally {
+            Tally {
                 totals: self.totals,
                 other: self.other,
-                uncounted: Uncounted::default(),
-            })
+                ..Tally::default()
+            }
         }
     }
 
