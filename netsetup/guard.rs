@@ -108,6 +108,17 @@ impl Guard {
         ip::batch(&lines, self.place(None)).map_err(|error| name_missing_kind(error, links, &lines))
     }
 
+    /// Makes links in one of our namespaces, sets them up and puts them on their bridges there, in one batch.
+    /// They go with the namespace. They have no link-local addresses, so they send nothing of their own.
+    pub fn make_links_of(&self, namespace: &str, links: &[Link]) -> Result<()> {
+        let silent = namespace::has_ipv6();
+        let added = links.iter().map(|link| link.add_line(None));
+        let up = links.iter().flat_map(|link| link.up_lines(silent));
+        let lines: Vec<String> = added.chain(up).collect();
+        self.configure(namespace, &lines)
+            .map_err(|error| name_missing_kind(error, links, &lines))
+    }
+
     /// Runs lines of `ip` in a namespace, in one batch. What they make goes with the namespace.
     pub fn configure(&self, namespace: &str, lines: &[String]) -> Result<()> {
         let file = namespace::open(namespace)?;
@@ -116,26 +127,14 @@ impl Guard {
 
     /// Waits until packets pass through these links of the host.
     pub fn wait_until_up(&self, names: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + LINKS_COME_UP;
-        loop {
-            let links = ip::links()?;
-            let down: Vec<&str> = names
-                .iter()
-                .copied()
-                .filter(|name| {
-                    !links
-                        .iter()
-                        .any(|link| link.ifname == *name && link.carries_packets())
-                })
-                .collect();
-            if down.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("{} did not come up", down.join(", "));
-            }
-            sleep(Duration::from_millis(1));
-        }
+        wait_until_up(names)
+    }
+
+    /// Waits until packets pass through these links of a namespace.
+    pub fn wait_until_up_in(&self, namespace: &str, names: &[&str]) -> Result<()> {
+        let file = namespace::open(namespace)?;
+        namespace::inside(&file, || wait_until_up(names))
+            .with_context(|| format!("wait for the links of {namespace}"))
     }
 
     /// Starts a server in each namespace and returns when all of them listen. They end with the
@@ -190,6 +189,30 @@ impl Drop for Guard {
         if let Err(error) = self.undo() {
             complain(&self.record.name, &format!("clean-up: {error:#}"));
         }
+    }
+}
+
+/// In the network namespace of the calling thread.
+fn wait_until_up(names: &[&str]) -> Result<()> {
+    let deadline = Instant::now() + LINKS_COME_UP;
+    loop {
+        let links = ip::links()?;
+        let down: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| {
+                !links
+                    .iter()
+                    .any(|link| link.ifname == *name && link.carries_packets())
+            })
+            .collect();
+        if down.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{} did not come up", down.join(", "));
+        }
+        sleep(Duration::from_millis(1));
     }
 }
 

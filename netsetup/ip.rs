@@ -92,6 +92,7 @@ pub struct LinkState {
 
 #[derive(Debug, Default, Deserialize)]
 struct LinkInfo {
+    info_kind: Option<String>,
     #[serde(default)]
     info_slave_data: PortInfo,
 }
@@ -105,7 +106,12 @@ impl LinkState {
     /// Whether packets pass: the link is up, and forwards if it is the port of a bridge.
     pub fn carries_packets(&self) -> bool {
         let port = self.linkinfo.info_slave_data.state.as_deref();
-        self.operstate == "UP" && port.is_none_or(|state| state == "forwarding")
+        let is_up = match self.linkinfo.info_kind.as_deref() {
+            // It has no carrier to be up or down: once it is set up, that is all there is to know.
+            Some("vxlan") => self.operstate == "UNKNOWN",
+            _ => self.operstate == "UP",
+        };
+        is_up && port.is_none_or(|state| state == "forwarding")
     }
 }
 
@@ -263,5 +269,22 @@ mod tests {
         let plain: LinkState =
             serde_json::from_str(r#"{"ifindex":5,"ifname":"a","operstate":"DOWN"}"#).unwrap();
         assert!(!plain.carries_packets());
+    }
+
+    #[test]
+    fn only_a_tunnel_carries_packets_without_a_carrier() {
+        for (kind, operstate, carries) in [
+            ("vxlan", "UNKNOWN", true),
+            ("vxlan", "DOWN", false),
+            ("veth", "UNKNOWN", false),
+            ("veth", "UP", true),
+        ] {
+            let json = format!(
+                r#"{{"ifindex":5,"ifname":"a","operstate":"{operstate}",
+                    "linkinfo":{{"info_kind":"{kind}"}}}}"#
+            );
+            let link: LinkState = serde_json::from_str(&json).unwrap();
+            assert_eq!(link.carries_packets(), carries, "{json}");
+        }
     }
 }

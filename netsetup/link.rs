@@ -1,6 +1,6 @@
 //! Links to be made, as values: what they are, and the lines of `ip` that make them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -49,14 +49,31 @@ pub type Mac = [u8; 6];
 pub struct Vxlan {
     /// Network identifier, 24 bits.
     pub vni: u32,
-    /// Address of this end, the source of outer packets.
-    pub local: IpAddr,
-    /// Address of the other end; `None` if the forwarding table is filled by hand.
-    pub remote: Option<IpAddr>,
+    /// Where outer packets go.
+    pub ends: Ends,
     /// UDP port of the other ends.
     pub port: u16,
     /// Whether it learns which end point an inner address is behind from the packets it gets.
     pub learning: bool,
+}
+
+/// Where the outer packets of a tunnel go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ends {
+    /// To one other end, or wherever the forwarding table says.
+    Fixed {
+        /// Address of this end, the source of outer packets.
+        local: IpAddr,
+        /// Address of the other end; `None` if the forwarding table is filled by hand.
+        remote: Option<IpAddr>,
+    },
+    /// To all others at first, by multicast, and to the right one when that has been heard (RFC 7348, 4.2).
+    Group {
+        /// What all ends join when they are set up.
+        group: Ipv4Addr,
+        /// The device through which they do, in the same namespace.
+        device: String,
+    },
 }
 
 impl Link {
@@ -136,7 +153,7 @@ impl Link {
         }
     }
 
-    /// Makes it a port of a bridge.
+    /// Makes it a port of a bridge; of a cable, the end that is named first.
     pub fn port_of(self, bridge: impl Into<String>) -> Link {
         Link {
             bridge: Some(bridge.into()),
@@ -195,17 +212,15 @@ impl Link {
     /// for the ends that stay on the host: without a link-local address the host sends nothing of its
     /// own into the network.
     pub fn up_lines(&self, silent: bool) -> impl Iterator<Item = String> {
-        self.names().map(move |name| {
-            let mut line = format!("link set dev {name}");
-            if silent {
-                line.push_str(" addrgenmode none");
-            }
-            if let Some(bridge) = &self.bridge {
-                line.push_str(" master ");
-                line.push_str(bridge);
-            }
-            line.push_str(" up");
-            line
+        self.names().flat_map(move |name| {
+            let set = format!("link set dev {name}");
+            // In a line before: of one line, the kernel does `up` first, and then has made the address.
+            let no_address = silent.then(|| format!("{set} addrgenmode none"));
+            let up = match self.bridge.as_ref().filter(|_| name == self.name) {
+                Some(bridge) => format!("{set} master {bridge} up"),
+                None => format!("{set} up"),
+            };
+            no_address.into_iter().chain([up])
         })
     }
 
@@ -222,15 +237,20 @@ impl Link {
 
 impl Vxlan {
     fn arguments(&self) -> String {
-        let remote = match self.remote {
-            Some(address) => format!(" remote {address}"),
-            None => String::new(),
+        let ends = match &self.ends {
+            Ends::Fixed {
+                local,
+                remote: Some(remote),
+            } => format!("local {local} remote {remote}"),
+            Ends::Fixed {
+                local,
+                remote: None,
+            } => format!("local {local}"),
+            Ends::Group { group, device } => format!("group {group} dev {device}"),
         };
         let learning = if self.learning { "" } else { "no" };
-        let Vxlan {
-            vni, local, port, ..
-        } = self;
-        format!("vxlan id {vni} local {local}{remote} dstport {port} {learning}learning")
+        let Vxlan { vni, port, .. } = self;
+        format!("vxlan id {vni} {ends} dstport {port} {learning}learning")
     }
 }
 
@@ -323,7 +343,10 @@ mod tests {
         );
         assert_eq!(
             up_lines(&link, true),
-            ["link set dev wan0a addrgenmode none master br100 up"]
+            [
+                "link set dev wan0a addrgenmode none",
+                "link set dev wan0a master br100 up"
+            ]
         );
         let link = Link::veth_to("client7a", ("eth0", [2, 0, 0, 0, 0, 0x17]), "client7");
         assert_eq!(
@@ -344,9 +367,15 @@ mod tests {
         assert_eq!(
             up_lines(&link, true),
             [
-                "link set dev eth0a addrgenmode none up",
-                "link set dev eth0b addrgenmode none up"
+                "link set dev eth0a addrgenmode none",
+                "link set dev eth0a up",
+                "link set dev eth0b addrgenmode none",
+                "link set dev eth0b up"
             ]
+        );
+        assert_eq!(
+            up_lines(&link.port_of("br7"), false),
+            ["link set dev eth0a master br7 up", "link set dev eth0b up"]
         );
     }
 
@@ -365,8 +394,10 @@ mod tests {
     fn lines_of_a_tunnel() {
         let vxlan = Vxlan {
             vni: 42,
-            local: "192.0.2.1".parse().unwrap(),
-            remote: Some("192.0.2.2".parse().unwrap()),
+            ends: Ends::Fixed {
+                local: "192.0.2.1".parse().unwrap(),
+                remote: Some("192.0.2.2".parse().unwrap()),
+            },
             port: VXLAN_PORT,
             learning: true,
         };
@@ -375,9 +406,12 @@ mod tests {
             "link add vx42 type vxlan id 42 local 192.0.2.1 remote 192.0.2.2 dstport 4789 learning"
         );
         let by_hand = Vxlan {
-            remote: None,
+            ends: Ends::Fixed {
+                local: "192.0.2.1".parse().unwrap(),
+                remote: None,
+            },
             learning: false,
-            ..vxlan
+            ..vxlan.clone()
         };
         let link = Link::vxlan("vx42", by_hand);
         assert_eq!(
@@ -385,6 +419,17 @@ mod tests {
             "link add vx42 type vxlan id 42 local 192.0.2.1 dstport 4789 nolearning"
         );
         assert_eq!(up_lines(&link, false), ["link set dev vx42 up"]);
+        let to_a_group = Vxlan {
+            ends: Ends::Group {
+                group: "239.1.1.4".parse().unwrap(),
+                device: "eth0".into(),
+            },
+            ..vxlan
+        };
+        assert_eq!(
+            Link::vxlan("vx42", to_a_group).add_line(None),
+            "link add vx42 type vxlan id 42 group 239.1.1.4 dev eth0 dstport 4789 learning"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use netsetup::failure::Failure;
 use netsetup::guard::{self, Guard};
 use netsetup::ledger::{Object, Owner, Record};
-use netsetup::link::{Link, VXLAN_PORT, Vxlan};
+use netsetup::link::{Ends, Link, VXLAN_PORT, Vxlan};
 use netsetup::topology::host::Host;
 use netsetup::topology::neighbor_sharing::{self, NAME, Network};
 use netsetup::topology::tokenbucket;
@@ -531,8 +531,10 @@ fn tunnels_are_made_on_the_host_and_in_namespaces() {
             let tunnel = |vni, local: &str| {
                 let vxlan = Vxlan {
                     vni,
-                    local: local.parse().unwrap(),
-                    remote: Some("192.0.2.2".parse().unwrap()),
+                    ends: Ends::Fixed {
+                        local: local.parse().unwrap(),
+                        remote: Some("192.0.2.2".parse().unwrap()),
+                    },
                     port: VXLAN_PORT,
                     learning: false,
                 };

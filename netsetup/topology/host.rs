@@ -15,8 +15,8 @@ use crate::{ip, namespace};
 
 /// Every host's only device, at the far end of its port.
 pub(super) const DEVICE: &str = "eth0";
-const IPV4_PREFIX: u8 = 24;
-const IPV6_PREFIX: u8 = 64;
+pub(super) const IPV4_PREFIX: u8 = 24;
+pub(super) const IPV6_PREFIX: u8 = 64;
 
 /// One host of a network: a namespace behind a port of the bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +57,16 @@ pub(super) fn addresses(
     [e, f, g, h]: [u16; 4],
     digits: u8,
 ) -> (Ipv4Addr, Ipv6Addr) {
-    let (hundreds, tens, ones) = (digits / 100, digits / 10 % 10, digits % 10);
-    let same_digits = u16::from(hundreds) << 8 | u16::from(tens) << 4 | u16::from(ones);
     (
         Ipv4Addr::new(a, b, c, digits),
-        Ipv6Addr::new(e, f, g, h, 0, 0, 0, same_digits),
+        Ipv6Addr::new(e, f, g, h, 0, 0, 0, same_digits(digits)),
     )
+}
+
+/// What is written in hexadecimal as the number is in decimal.
+pub(super) fn same_digits(number: u8) -> u16 {
+    let (hundreds, tens, ones) = (number / 100, number / 10 % 10, number % 10);
+    u16::from(hundreds) << 8 | u16::from(tens) << 4 | u16::from(ones)
 }
 
 /// A bridge, and the networks that the hosts at its ports are in.

@@ -3,6 +3,7 @@
 pub mod host;
 pub mod neighbor_sharing;
 pub mod tokenbucket;
+pub mod tunnel_monitor;
 pub mod vlan_learning;
 
 use anyhow::Result;
@@ -25,7 +26,7 @@ pub struct Topology {
 }
 
 /// All of them.
-pub static ALL: [Topology; 3] = [
+pub static ALL: [Topology; 4] = [
     Topology {
         name: neighbor_sharing::NAME,
         summary: "a wan, three neighbors and two LAN clients on one bridge",
@@ -35,6 +36,14 @@ pub static ALL: [Topology; 3] = [
         name: tokenbucket::NAME,
         summary: "three senders and a receiver on one bridge",
         build: |on_step| Ok(tokenbucket::build(on_step)?.into_guard()),
+    },
+    Topology {
+        name: tunnel_monitor::NAME,
+        summary: "nine hosts on one bridge, four VXLAN networks through all of them",
+        build: |on_step| {
+            let plan = tunnel_monitor::Plan::default();
+            Ok(tunnel_monitor::build(&plan, on_step)?.into_guard())
+        },
     },
     Topology {
         name: vlan_learning::NAME,
@@ -74,7 +83,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no topology neighbour_sharing; known: neighbor_sharing, tokenbucket, \
-             vlan_learning"
+             tunnel_monitor, vlan_learning"
         );
         assert!(matches!(
             error.downcast_ref::<Failure>(),
