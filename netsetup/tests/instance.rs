@@ -6,6 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,20 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use testbed::{sandbox, step};
+use testbed::sandbox::{self, Sandbox};
+use testbed::step;
 
 const NAME: &str = "tokenbucket on v0";
 const NOBODY: u32 = 65534;
+
+/// One test at a time: a child that another thread starts has a copy of every socket until its exec, and
+/// would be found to keep the lock of this one.
+fn alone(name: &str, test: impl FnOnce(&Sandbox) + Send) {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    // What has failed in another test does not matter to this one.
+    let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    sandbox::run(name, test);
+}
 
 /// Starts a process whose standard input is the lock's socket, and which listens there if asked to.
 fn keep(mut command: Command, listens: bool) -> Child {
@@ -45,7 +56,7 @@ fn keep(mut command: Command, listens: bool) -> Child {
 #[test]
 fn what_another_user_holds_is_named_at_once_and_never_a_holder() {
     let name = "what_another_user_holds_is_named_at_once_and_never_a_holder";
-    sandbox::run(name, |_| {
+    alone(name, |_| {
         for listens in [true, false] {
             let mut sleep = Command::new("sleep");
             sleep.arg("100").uid(NOBODY).gid(NOBODY);
@@ -73,7 +84,7 @@ fn what_another_user_holds_is_named_at_once_and_never_a_holder() {
 
 #[test]
 fn a_holder_of_our_own_is_found_and_ended() {
-    sandbox::run("a_holder_of_our_own_is_found_and_ended", |_| {
+    alone("a_holder_of_our_own_is_found_and_ended", |_| {
         let mut sleep = Command::new("sleep");
         sleep.arg("100");
         let mut child = keep(sleep, true);
@@ -89,7 +100,7 @@ fn a_holder_of_our_own_is_found_and_ended() {
 #[test]
 fn a_process_that_has_got_the_pid_of_a_dead_holder_is_none() {
     let name = "a_process_that_has_got_the_pid_of_a_dead_holder_is_none";
-    sandbox::run(name, |_| {
+    alone(name, |_| {
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec 3<&0; sleep 100 & echo $!"]);
         shell.stdout(Stdio::piped());
@@ -117,7 +128,7 @@ fn a_process_that_has_got_the_pid_of_a_dead_holder_is_none() {
 /// from one process to another.
 #[test]
 fn a_full_queue_that_nobody_keeps_is_waited_for() {
-    sandbox::run("a_full_queue_that_nobody_keeps_is_waited_for", |_| {
+    alone("a_full_queue_that_nobody_keeps_is_waited_for", |_| {
         let (near, far) = step("make a pair", UnixStream::pair());
         {
             let address = SocketAddr::from_abstract_name(format!("netbpf/{NAME}"));
