@@ -1,6 +1,6 @@
 //! A tool of this repository, and what is promised of every one of them where it is refused or fails.
 
-use crate::process::{Ended, Process};
+use crate::process::{Ended, Input, Output, Process};
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
 use crate::step;
@@ -79,6 +79,30 @@ impl Tool {
         self.assert_one_line(&ended);
         assert!(ended.stderr.contains(words), "{what}: {}", ended.stderr);
         before.assert_same(&sandbox.snapshot(), &what);
+    }
+
+    /// `--help`, of itself and behind each of these words, fits a terminal and breaks no word there.
+    #[track_caller]
+    pub fn assert_help_fits(&self, sandbox: &Sandbox, subcommands: &[&str]) {
+        for subcommand in [""].iter().chain(subcommands) {
+            let help = |output| {
+                let mut command = self.command(&format!("{subcommand} --help"));
+                command.env("NO_COLOR", "1");
+                let ended = sandbox.start_with(command, Input::AtEnd, output);
+                let ended = ended.finish(ENDS_WITHIN);
+                ended.assert_code(0);
+                ended.stdout
+            };
+            let on_terminal = help(Output::Terminal);
+            for line in on_terminal.lines() {
+                let columns = line.chars().count();
+                assert!(columns <= 80, "{columns} columns: {line}");
+            }
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+            let wide: Vec<String> = words(&help(Output::Read));
+            let narrow: Vec<String> = words(&on_terminal);
+            assert_eq!(narrow, wide, "{} {subcommand}", self.name());
+        }
     }
 
     /// Whoever is not root is told so, whatever he asked for.

@@ -1,4 +1,5 @@
-//! Outputs that cannot be written any more, under a tool at work: it goes on.
+//! Help that fits the terminal; and outputs that cannot be written any more, under a tool at work: it goes
+//! on.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use testbed::namespace::{Place, Veth};
 use testbed::process::{Input, Output};
 use testbed::sandbox;
-use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN};
+use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN, Tool};
 
 /// Every tool that works on interfaces.
 const TOOLS: [&str; 3] = [
@@ -42,6 +43,18 @@ fn redirected(command: &str, redirection: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec {command} {redirection}")]);
     shell
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    sandbox::run("help_fits_the_terminal", |sandbox| {
+        let tool = Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
+        tool.assert_help_fits(sandbox, &[]);
+        let tool = Tool::new(env!("CARGO_BIN_EXE_tokenbucket"));
+        tool.assert_help_fits(sandbox, &["set", "status", "detach"]);
+        let tool = Tool::new(env!("CARGO_BIN_EXE_vlan_learning"));
+        tool.assert_help_fits(sandbox, &[]);
+    });
 }
 
 #[test]

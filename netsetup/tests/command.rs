@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use testbed::namespace::Place;
+use testbed::tool::Tool;
 use testbed::{sandbox, step};
 
 /// Exit code, stdout, stderr.
@@ -37,6 +38,14 @@ fn says(code: i32, stderr: &str) -> (i32, String, String) {
 /// What is said where `up` has built what it could, but this kernel has no VLAN devices.
 const UNTAGGED: &str = "vlan_learning: this kernel has no VLAN devices (CONFIG_VLAN_8021Q), so nothing \
                         tags what the clients send\n";
+
+#[test]
+fn help_fits_the_terminal() {
+    sandbox::run("help_fits_the_terminal", |sandbox| {
+        let tool = Tool::new(env!("CARGO_BIN_EXE_netsetup"));
+        tool.assert_help_fits(sandbox, &["up", "down", "list"]);
+    });
+}
 
 #[test]
 fn up_list_down() {
