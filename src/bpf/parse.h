@@ -400,13 +400,23 @@ static __noinline int is_icmp6_control(struct __sk_buff *skb, struct packet *pac
 	return 0;
 }
 
-/* What a network needs to work at all: ARP, neighbour discovery, MLD, EAPOL, LLDP and STP. It is
- * neither metered nor policed. Through a bridge anybody can call his frames so; that no more than a
+/* IGMP, the MLD of IPv4 (RFC 2236, 3376): for one hop, to a group. Its source is an ordinary address of
+ * the host's, so it is the group that keeps a router from forwarding it to whom one likes. */
+static __always_inline bool is_igmp(const struct packet *packet)
+{
+	return packet->next == IPPROTO_IGMP && packet->hop_limit == 1 &&
+	       (packet->destination.in6_u.u6_addr8[0] & 0xf0) == 0xe0;
+}
+
+/* What a network needs to work at all: ARP, neighbour discovery, MLD, IGMP, EAPOL, LLDP and STP. It
+ * is neither metered nor policed. Through a bridge anybody can call his frames so; that no more than a
  * trickle gets through this way, only small frames count, and EAPOL, LLDP and STP only where they
  * are sent to what no bridge forwards. */
 static __always_inline bool is_control(struct __sk_buff *skb, struct packet *packet)
 {
-	if (packet->protocol == bpf_htons(ETH_P_IP) || skb->len > CONTROL_AT_MOST)
+	if (packet->protocol == bpf_htons(ETH_P_IP))
+		return is_igmp(packet) && skb->len <= CONTROL_AT_MOST;
+	if (skb->len > CONTROL_AT_MOST)
 		return false;
 	if (packet->protocol == bpf_htons(ETH_P_IPV6))
 		return (packet->next == IPPROTO_ICMPV6 || packet->next == IPPROTO_HOPOPTS) &&

@@ -1,7 +1,7 @@
 //! What a network needs to work at all passes, however empty the buckets; look-alikes do not.
 
 use netbpf::neighbor_sharing::{Class, Way};
-use testbed::packet::{BROADCAST, Ipv6, Packet};
+use testbed::packet::{BROADCAST, Ipv4, Ipv6, Packet};
 
 use crate::rig::{
     self, DROP, NEIGHBOR_1, PASS, Rig, Setup, Skb, UNKNOWN_UPLOAD, WAN, dropped, events, tag,
@@ -55,6 +55,27 @@ fn icmpv6_with_alert(source: [u16; 8], hop_limit: u8, kind: u8) -> Packet {
     let packet = ipv6(source, hop_limit).hop_by_hop(&[5, 2, 0, 0, 1, 0]);
     packet.icmpv6(kind, 0, [0; 4]).payload_of(16)
 }
+
+const IGMP: u8 = 2;
+
+/// From 172.16.1.100, a report of eight bytes behind this header, the router alert (RFC 2113) in it.
+fn igmp(destination: [u8; 4], ttl: u8, protocol: u8) -> Packet {
+    let mut header = Ipv4::between([172, 16, 1, 100], destination);
+    header.ttl = ttl;
+    header.protocol = Some(protocol);
+    header.options = vec![0x94, 4, 0, 0];
+    ethernet()
+        .ipv4_with(header)
+        .payload(&[0x16, 0, 0, 0, 239, 1, 2, 3])
+}
+
+/// All hosts, routers with IGMPv3, and groups.
+const GROUPS: [[u8; 4]; 4] = [
+    [224, 0, 0, 1],
+    [224, 0, 0, 22],
+    [239, 1, 2, 3],
+    [239, 255, 255, 255],
+];
 
 /// fe80::100.
 const FROM_THIS_LINK: [u16; 8] = [0xfe80, 0, 0, 0, 0, 0, 0, 0x100];
@@ -144,6 +165,16 @@ fn control_traffic_passes_whatever_the_buckets_hold() {
             // Before a host has an address (RFC 3590).
             assert_control(rig, &what, &icmpv6_with_alert([0; 8], 1, kind).build());
         }
+        for group in GROUPS {
+            let what = format!("IGMP to {group:?}");
+            assert_control(rig, &what, &igmp(group, 1, IGMP).build());
+        }
+        let tagged = ethernet().vlan(7).ipv4_with(Ipv4 {
+            ttl: 1,
+            protocol: Some(IGMP),
+            ..Ipv4::between([0; 4], GROUPS[0])
+        });
+        assert_control(rig, "a query without a source", &tagged.build());
     });
 }
 
@@ -209,6 +240,24 @@ fn look_alikes_of_control_traffic_are_policed() {
             four[14 + 9] = 58;
             four[14 + 8] = 255;
             assert_policed(rig, "ICMPv6 in IPv4", &four);
+            for ttl in [0, 2, 64, 255] {
+                let what = format!("IGMP, TTL {ttl}");
+                assert_policed(rig, &what, &igmp(GROUPS[0], ttl, IGMP).build());
+            }
+            for protocol in [0, 1, 3, 6, 17, 58, 103] {
+                let what = format!("protocol {protocol} to a group, TTL 1");
+                assert_policed(rig, &what, &igmp(GROUPS[0], 1, protocol).build());
+            }
+            // A neighbor's tunnel to somebody, if it were: no group.
+            for to in [
+                [172, 16, 1, 5],
+                [223, 255, 255, 255],
+                [240, 0, 0, 0],
+                [255; 4],
+            ] {
+                let what = format!("IGMP to {to:?}");
+                assert_policed(rig, &what, &igmp(to, 1, IGMP).build());
+            }
             for beside in [0x0805_u16, 0x0807, 0x888d, 0x888f, 0x88cb, 0x88cd] {
                 let mut frame = ARP.to_vec();
                 frame[12..14].copy_from_slice(&beside.to_be_bytes());
@@ -279,6 +328,12 @@ fn control_traffic_stays_on_its_link_and_is_small() {
         };
         assert_control(rig, "ARP of 512 bytes", &arp(512));
         assert_policed(rig, "ARP of 513 bytes", &arp(513));
+        let report = |length: usize| {
+            let packet = igmp(GROUPS[1], 1, IGMP);
+            packet.payload_of(length - 14 - 24 - 8).build()
+        };
+        assert_control(rig, "an IGMP report of 512 bytes", &report(512));
+        assert_policed(rig, "an IGMP report of 513 bytes", &report(513));
         let advert = |length: usize| {
             let packet = ipv6(FROM_THIS_LINK, 255).icmpv6(134, 0, [0; 4]);
             packet.payload_of(length - 14 - 40 - 8).build()

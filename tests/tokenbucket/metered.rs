@@ -138,6 +138,16 @@ fn ipv6(source: &str, hop_limit: u8) -> Packet {
     Packet::ethernet(A, BROADCAST).ipv6_with(header)
 }
 
+/// From 10.0.0.1, of this protocol: 2 is IGMP.
+fn of_protocol(protocol: u8, destination: [u8; 4], ttl: u8) -> Packet {
+    let mut header = Ipv4::between([10, 0, 0, 1], destination);
+    header.ttl = ttl;
+    header.protocol = Some(protocol);
+    Packet::ethernet(A, BROADCAST)
+        .ipv4_with(header)
+        .payload(&[0x16, 0, 0, 0, 239, 1, 2, 3])
+}
+
 /// To bridges (01:80:c2:00:00:0X), with this EtherType or length.
 fn to_bridges(last: u8, ether_type: u16, body: &[u8]) -> Vec<u8> {
     let to = [0x01, 0x80, 0xc2, 0, 0, last];
@@ -184,6 +194,9 @@ fn control_traffic_is_not_metered() {
             assert_control(rig, &what, &icmpv6(1, kind).build());
             // Before a host has an address (RFC 3590).
             assert_control(rig, &what, &icmpv6_with_alert("::", 1, kind).build());
+        }
+        for group in [[224, 0, 0, 1], [239, 255, 255, 255]] {
+            assert_control(rig, "IGMP", &of_protocol(2, group, 1).build());
         }
     });
 }
@@ -232,6 +245,17 @@ fn look_alikes_of_control_traffic_are_metered() {
             "ICMPv6 in IPv4",
             &four.icmpv6(135, 0, [0; 4]).payload_of(22).build(),
         );
+        for (protocol, to, ttl) in [
+            (2, [10, 0, 0, 2], 1),
+            (2, [240, 0, 0, 1], 1),
+            (2, [224, 0, 0, 1], 2),
+            (3, [224, 0, 0, 1], 1),
+        ] {
+            let what = format!("protocol {protocol} to {to:?}, TTL {ttl}");
+            assert_metered(rig, &what, &of_protocol(protocol, to, ttl).build());
+        }
+        let large = of_protocol(2, [224, 0, 0, 1], 1).payload_of(512);
+        assert_metered(rig, "a large report", &large.build());
         // From what a router forwards it is no MLD.
         while rig.passes(&from(ip("2001:db8::100"))) {}
         rig.take_events();
