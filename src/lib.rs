@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod cidr;
+pub mod http;
 pub mod load;
 pub mod mac;
 mod map_value;
