@@ -10,8 +10,11 @@ use std::process::{Command, Output, Stdio};
 use testbed::sandbox::{self, Sandbox};
 use testbed::{long, step};
 
-/// A bridge and its ports; a trunk, and devices that are made in namespaces.
-const TOPOLOGIES: [&str; 2] = ["neighbor_sharing", "vlan_learning"];
+/// A bridge and its ports; tunnels in namespaces; a trunk, and devices that are made in namespaces.
+const TOPOLOGIES: [&str; 3] = ["neighbor_sharing", "tunnel_monitor", "vlan_learning"];
+
+/// Kill points of one command, at most.
+const MOST: usize = 500;
 
 fn netsetup(command: &str, topology: &str) -> Command {
     let mut netsetup = Command::new(env!("CARGO_BIN_EXE_netsetup"));
@@ -59,7 +62,8 @@ fn killed_everywhere(
         telling.len()
     );
     let points = if long(name, &leaves_out) {
-        (0..count).collect()
+        // A step of so many that repeat is stopped in one namespace or another.
+        (0..count).step_by(count.div_ceil(MOST)).collect()
     } else {
         telling
     };
