@@ -5,14 +5,15 @@
 //! [`process`] runs the binary under test, [`tool`] and [`job`] say what holds for each of them,
 //! [`reports`] and [`schema`] read what it writes, [`document`] what is written about it. [`traffic`] measures between two [`namespace`]s, for
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
-//! stands in for a program that may not be there. [`bpf`] watches what the kernel frees late, [`others`]
-//! are programs of somebody else, [`threads`] are those of the test itself.
+//! stands in for a program that may not be there. [`attaching`] says how a kernel can attach programs, [`bpf`] watches what
+//! it frees late, [`others`] are programs of somebody else, [`threads`] are those of the test itself.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
 
 #![deny(missing_docs)]
 
+pub mod attaching;
 pub mod bpf;
 pub mod cpus;
 pub mod document;

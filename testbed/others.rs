@@ -3,6 +3,7 @@
 use crate::namespace::Place;
 use crate::step;
 use libbpf_sys::bpf_insn;
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -86,12 +87,20 @@ impl Program {
     /// Attaches it where packets come in, by a TCX link.
     pub fn attach(&self, interface: &str) -> Link {
         let index = step(interface, if_nametoindex(interface)) as i32;
+        Link(descriptor(self.link(index)))
+    }
+
+    /// Whether there are TCX links here: of an interface that cannot be, a kernel that knows them says
+    /// that it is not there, another one that it does not know what is meant.
+    pub(crate) fn can_be_linked(&self) -> bool {
+        self.link(i32::MAX) == -(Errno::ENODEV as i32)
+    }
+
+    /// What libbpf answers.
+    fn link(&self, index: i32) -> i32 {
         let ingress = libbpf_sys::BPF_TCX_INGRESS;
         // SAFETY: an open descriptor, no options.
-        let answer = unsafe {
-            libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index, ingress, std::ptr::null())
-        };
-        Link(descriptor(answer))
+        unsafe { libbpf_sys::bpf_link_create(self.0.as_raw_fd(), index, ingress, std::ptr::null()) }
     }
 
     /// Attaches it where packets come in, as a filter, by `tc`, on a clsact qdisc that is there.

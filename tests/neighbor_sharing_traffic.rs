@@ -13,6 +13,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use testbed::attaching;
 use testbed::namespace::{Namespace, Place, Veth};
 use testbed::others::{DROPS, GOES_ON, Program};
 use testbed::packet::{Mac, Packet};
@@ -987,9 +988,7 @@ fn assert_beside_others(name: &str, attach: &str) {
 #[test]
 fn programs_of_others_run_on_beside_ours() {
     let name = "programs_of_others_run_on_beside_ours";
-    side_by_side([&|| assert_beside_others(name, "clsact"), &|| {
-        assert_beside_others(name, "tcx")
-    }]);
+    attaching::by_each_way(|attach| assert_beside_others(name, attach));
 }
 
 /// Ports without an Ethernet header: what is written to a tun device comes in there.

@@ -15,6 +15,7 @@ use document::{blocks, exercise};
 use limiting::{BURST, DEFAULT, LEFT, TOOL, burst, burst_at, ipv4, limit, limit_at, number};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use testbed::attaching;
 use testbed::line::{Line, NOBODY, RECEIVER, SENDER, datagram, of};
 use testbed::namespace::Place;
 use testbed::others::Program;
@@ -90,9 +91,7 @@ fn assert_each_has_its_rate(name: &str, arguments: &str) {
 #[test]
 fn each_source_gets_what_its_bucket_holds_and_then_its_rate() {
     let name = "each_source_gets_what_its_bucket_holds_and_then_its_rate";
-    side_by_side([&|| assert_each_has_its_rate(name, "--attach tcx"), &|| {
-        assert_each_has_its_rate(name, "--attach clsact")
-    }]);
+    attaching::by_each_way(|attach| assert_each_has_its_rate(name, &format!("--attach {attach}")));
 }
 
 /// The originals' own way to look at it.
@@ -202,7 +201,7 @@ fn what_comes_in_is_limited_or_what_goes_out_or_both() {
     let name = "what_comes_in_is_limited_or_what_goes_out_or_both";
     sandbox::run(name, |sandbox| {
         let line = Line::new();
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             for (directions, ingress, egress) in [
                 ("", LEFT, BURST),
                 ("--ingress", LEFT, BURST),
@@ -623,7 +622,11 @@ fn assert_beside_others(name: &str, attach: &str) {
             let (arrived, _) = arrivals.finish();
             (of(&arrived, limited), of(&arrived, dropped))
         };
-        for how in ["a filter before", "a filter behind", "a TCX link"] {
+        let mut ways = vec!["a filter before", "a filter behind"];
+        if attaching::has_tcx() {
+            ways.push("a TCX link");
+        }
+        for how in ways {
             for first in [true, false] {
                 let attach_theirs = || {
                     if how == "a TCX link" {
@@ -656,9 +659,7 @@ fn assert_beside_others(name: &str, attach: &str) {
 #[test]
 fn programs_of_others_run_on_beside_ours() {
     let name = "programs_of_others_run_on_beside_ours";
-    side_by_side([&|| assert_beside_others(name, "tcx"), &|| {
-        assert_beside_others(name, "clsact")
-    }]);
+    attaching::by_each_way(|attach| assert_beside_others(name, attach));
 }
 
 /// Long enough for a connection through the line.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use limiting::{BURST, Bucket, DEFAULT, LEFT, TOOL, burst, ipv4, limit, number};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
+use testbed::attaching;
 use testbed::bpf::remove_folders_of_tc;
 use testbed::job::moments;
 use testbed::line::{Line, datagram, of};
@@ -158,9 +159,7 @@ fn assert_stays(name: &str, attach: &str) {
 #[test]
 fn a_pinned_one_stays_until_it_is_detached() {
     let name = "a_pinned_one_stays_until_it_is_detached";
-    side_by_side([&|| assert_stays(name, "tcx"), &|| {
-        assert_stays(name, "clsact")
-    }]);
+    attaching::by_each_way(|attach| assert_stays(name, attach));
 }
 
 /// The original's maps were called `tc/globals/state_table` and `tc/globals/xfsm_table`.
@@ -255,7 +254,7 @@ fn without_the_bpf_file_system_nothing_is_pinned() {
             mount(Some("tmpfs"), PINS, Some("tmpfs"), no_flags, None::<&str>),
         );
         let before = sandbox.snapshot();
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let ended = ask(sandbox, &format!("--iface wan0 --pin --attach {attach}"));
             ended.assert_code(4);
             assert!(ended.stderr.contains("mount -t bpf"), "{}", ended.stderr);
@@ -296,6 +295,7 @@ fn assert_used_up(line: &Line, source: IpAddr, full: u64, what: &str) {
 /// it, and everything is counted.
 #[track_caller]
 fn assert_takes_over(name: &str, attach: &str) {
+    let ways = [&["auto"], attaching::ways()].concat();
     sandbox::run(name, |sandbox| {
         let line = Line::new();
         for theirs in [false, true] {
@@ -308,8 +308,8 @@ fn assert_takes_over(name: &str, attach: &str) {
             let (sent, report) = while_it_sends(&line, ipv4(SOURCE), || {
                 for time in 0..5 {
                     // However it is attached, a new one comes in its place.
-                    let attach = ["", "--attach tcx", "--attach clsact"][time % 3];
-                    limit(sandbox, &format!("--pin {attach}")).finish();
+                    let attach = ways[time % ways.len()];
+                    limit(sandbox, &format!("--pin --attach {attach}")).finish();
                 }
                 limit(sandbox, "--pin")
             });
@@ -332,9 +332,7 @@ fn assert_takes_over(name: &str, attach: &str) {
 #[test]
 fn a_newer_one_takes_over_from_packet_to_packet() {
     let name = "a_newer_one_takes_over_from_packet_to_packet";
-    side_by_side([&|| assert_takes_over(name, "tcx"), &|| {
-        assert_takes_over(name, "clsact")
-    }]);
+    attaching::by_each_way(|attach| assert_takes_over(name, attach));
 }
 
 /// What is known of flows means something else by another key, and has no place in another table.
@@ -373,7 +371,7 @@ fn what_cannot_be_taken_over_stays_as_it_is() {
             detach(sandbox);
         });
     };
-    side_by_side([&|| by("tcx"), &|| by("clsact")]);
+    attaching::by_each_way(by);
 }
 
 /// With another rate a new start is like `set`.
@@ -429,7 +427,7 @@ fn a_running_one_is_changed_and_ended() {
     let name = "a_running_one_is_changed_and_ended";
     sandbox::run(name, |sandbox| {
         let line = Line::new();
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let before = sandbox.snapshot();
             let limiting = limit(sandbox, &format!("--rate 1/h --attach {attach}"));
             assert_eq!(passes(&line, ipv4(1)), LEFT, "{attach}");
@@ -480,7 +478,7 @@ fn both_interfaces_of_an_instance_are_changed_and_detached_together() {
     sandbox::run(name, |sandbox| {
         let line = Line::new();
         let before = sandbox.snapshot();
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let sides = "--ingress --egress";
             let arguments = format!("--iface wan0 lan0 {sides} --rate 1/h --attach {attach}");
             let tool = sandbox.start(TOOL.command(&arguments));
@@ -607,7 +605,7 @@ fn pins_belong_to_the_interface_and_not_to_its_name() {
         let here = Place::here();
         let clean = sandbox.snapshot();
         let cable = || Veth::new((&here, "wan0"), (&here, "far0"));
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let pin = format!("--pin --attach {attach}");
             // Deleted, then detached.
             let gone = cable();
@@ -704,9 +702,7 @@ fn assert_survives_kills(name: &str, attach: &str) {
 #[test]
 fn after_kill_9_a_pinned_one_goes_on_or_is_not_there() {
     let name = "after_kill_9_a_pinned_one_goes_on_or_is_not_there";
-    side_by_side([&|| assert_survives_kills(name, "tcx"), &|| {
-        assert_survives_kills(name, "clsact")
-    }]);
+    attaching::by_each_way(|attach| assert_survives_kills(name, attach));
 }
 
 /// Without a process, it is `status` that makes room.

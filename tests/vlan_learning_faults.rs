@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
+use testbed::attaching;
 use testbed::job::{Job, Ready, left};
 use testbed::namespace::{Namespace, Place, Veth, has_vlan_devices};
 use testbed::others::Program;
@@ -52,7 +53,7 @@ fn by_each_way(name: &str, body: impl Fn(Job<'_>) + Sync) {
             body(demuxing(sandbox, &format!("--attach {attach}")));
         });
     };
-    side_by_side([&|| by("tcx"), &|| by("clsact")]);
+    attaching::by_each_way(by);
 }
 
 /// A table of clients, in a file; gone when dropped.
@@ -232,7 +233,7 @@ fn after_attaching_it_needs_no_capability() {
             before.assert_same(&sandbox.snapshot(), attach);
         });
     };
-    side_by_side([&|| by("tcx"), &|| by("clsact")]);
+    attaching::by_each_way(by);
 }
 
 #[test]
@@ -336,7 +337,7 @@ fn an_interface_of_the_user_that_goes_ends_it_if_it_is_the_trunk() {
     sandbox::run(name, |sandbox| {
         let here = Place::here();
         let _elsewhere = Namespace::new("elsewhere");
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let job = demuxing(sandbox, &format!("--attach {attach}"));
             for words in ["link delete trunk0", "link set trunk0 netns elsewhere"] {
                 let _interfaces = interfaces();
@@ -412,7 +413,7 @@ fn programs_of_others_on_the_trunk_go_on() {
             assert!(!passes(100), "{when}: theirs does not drop");
             assert!(passes(101), "{when}: what theirs lets through is lost");
         };
-        for attach in ["tcx", "clsact"] {
+        for attach in attaching::ways() {
             let job = demuxing(sandbox, &format!("--attach {attach}"));
             let at_work = |when: &str| {
                 let process = job.at_work("");
@@ -424,18 +425,20 @@ fn programs_of_others_on_the_trunk_go_on() {
                 process.finish(ENDS_WITHIN).assert_code(0);
             };
             // By a TCX link, theirs first, then ours first.
-            let theirs = dropping.attach("trunk0");
-            let process = at_work("their link is first");
-            end(process);
-            assert_drops("ours has gone");
-            drop(theirs);
-            let process = job.at_work("");
-            assert!(passes(100));
-            let theirs = dropping.attach("trunk0");
-            assert_drops("our program is first");
-            end(process);
-            assert_drops("ours has gone again");
-            drop(theirs);
+            if attaching::has_tcx() {
+                let theirs = dropping.attach("trunk0");
+                let process = at_work("their link is first");
+                end(process);
+                assert_drops("ours has gone");
+                drop(theirs);
+                let process = job.at_work("");
+                assert!(passes(100));
+                let theirs = dropping.attach("trunk0");
+                assert_drops("our program is first");
+                end(process);
+                assert_drops("ours has gone again");
+                drop(theirs);
+            }
             // By filters, before and behind ours.
             for priority in [1, 60_000] {
                 here.tc("qdisc add dev trunk0 clsact");

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use testbed::attaching;
 use testbed::line::Bridge;
 use testbed::namespace::{Namespace, Place, Veth, has_vlan_devices};
 use testbed::packet::{BROADCAST, Packet};
@@ -332,7 +333,7 @@ fn figures_of_the_simulation_are_those_of_the_interfaces() {
 #[test]
 fn figures_on_interfaces_are_those_of_the_interfaces() {
     let name = "figures_on_interfaces_are_those_of_the_interfaces";
-    for attach in ["tcx", "clsact"] {
+    for attach in attaching::ways() {
         sandbox::run(name, |sandbox| {
             let site = Site::new(4, 2);
             let tool = site.demux(sandbox, &format!("--attach {attach}"));
@@ -421,7 +422,7 @@ fn every_client_on_interfaces_reaches_its_own_worker() {
     sandbox::run(name, |sandbox| {
         for (clients, workers) in [(3, 3), (4, 2)] {
             let site = Site::new(clients, workers);
-            for attach in ["tcx", "clsact"] {
+            for attach in attaching::ways() {
                 let tool = site.demux(sandbox, &format!("--attach {attach}"));
                 site.assert_all_are_answered();
                 tool.finish();
@@ -581,7 +582,7 @@ fn reload(tool: &Demuxing<'_>) -> String {
 #[test]
 fn a_reload_costs_those_who_stay_nothing() {
     let name = "a_reload_costs_those_who_stay_nothing";
-    for attach in ["tcx", "clsact"] {
+    for attach in attaching::ways() {
         sandbox::run(name, |sandbox| {
             let site = Site::new(3, 3);
             let [stays, moves, comes] = &site.clients[..] else {
@@ -779,7 +780,7 @@ fn untagged_frames_pass_or_are_dropped() {
 #[test]
 fn a_worker_that_goes_and_comes_back_has_its_clients_again() {
     let name = "a_worker_that_goes_and_comes_back_has_its_clients_again";
-    for attach in ["tcx", "clsact"] {
+    for attach in attaching::ways() {
         sandbox::run(name, |sandbox| {
             let here = Place::here();
             let mut site = Site::new(2, 2);
