@@ -766,12 +766,13 @@ mod tests {
                 let Delivery { sent, received } = udp(&left, &right, address, flood, window);
                 assert_eq!(sent.bytes, sent.packets * 125);
                 assert_eq!(received.bytes, received.packets * 125);
-                // The ends of the window cut a few off on either side.
+                // On a busy machine either side comes late to an edge of the window, by 50 ms or so.
+                let few = 60;
                 assert!(
-                    sent.packets.abs_diff(received.packets) <= 20,
+                    sent.packets.abs_diff(received.packets) <= few,
                     "{sent:?} {received:?}"
                 );
-                assert!(sent.packets.abs_diff(1000) <= 20, "{sent:?}");
+                assert!(sent.packets.abs_diff(1000) <= few, "{sent:?}");
             }
         });
     }
