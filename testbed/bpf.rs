@@ -1,21 +1,25 @@
 //! BPF programs, maps and links: global to the kernel, without a namespace, and freed a moment
 //! after their last user is gone.
+//!
+//! Maps are told by their numbers and never opened here. Who opens a program array by its number while
+//! its last user closes it makes the kernel clear it twice at once and lose count of its users (seen on
+//! 6.18): the map then stays for ever, and it was we who made it.
 
-use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter, ProgInfoQueryOptions};
+use libbpf_rs::query::{LinkInfoIter, ProgInfoIter, ProgInfoQueryOptions};
 use libbpf_sys::{bpf_attach_type, bpf_prog_query_opts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to free what nobody uses any more.
 const FREED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Programs, maps and links by id, with their names. The kernel counts ids upwards, so an id seen
+/// Programs, maps and links by id, with the names of programs. The kernel counts ids upwards, so an id seen
 /// once is not another object's soon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
     programs: BTreeMap<u32, String>,
-    maps: BTreeMap<u32, String>,
+    maps: BTreeSet<u32>,
     links: BTreeMap<u32, String>,
 }
 
@@ -27,28 +31,18 @@ impl Objects {
             programs: ProgInfoIter::with_query_opts(with_maps)
                 .map(|info| (info.id, (text(&info.name), info.map_ids)))
                 .collect(),
-            maps: MapInfoIter::default()
-                .map(|info| (info.id, text(&info.name)))
-                .collect(),
             links: LinkInfoIter::default()
                 .map(|info| (info.id, info.prog_id))
                 .collect(),
         }
     }
 
-    /// What bears a name that begins with `prefix`, and the links of such programs. The kernel
-    /// keeps 15 bytes of a name. Other tests' objects are among them.
+    /// Programs with a name that begins with `prefix`, and their links. The kernel keeps 15 bytes of a
+    /// name. Other tests' objects are among them.
     pub fn named(prefix: &str) -> Objects {
         let inventory = Objects::loaded();
         let programs = inventory.programs.iter();
-        let maps = inventory
-            .maps
-            .iter()
-            .filter(|(_, name)| name.starts_with(prefix));
-        let mut objects = Objects {
-            maps: maps.map(|(id, name)| (*id, name.clone())).collect(),
-            ..Objects::default()
-        };
+        let mut objects = Objects::default();
         for (id, (name, _)) in programs.filter(|(_, (name, _))| name.starts_with(prefix)) {
             objects.programs.insert(*id, name.clone());
         }
@@ -88,20 +82,12 @@ impl Objects {
         {
             if let Some((name, maps)) = inventory.programs.get(&id) {
                 objects.programs.insert(id, name.clone());
-                objects.add_maps(&inventory, maps.iter().copied());
+                objects.maps.extend(maps);
             }
         }
-        objects.add_maps(&inventory, held("map_id"));
+        objects.maps.extend(held("map_id"));
         objects.add_links(&inventory);
         objects
-    }
-
-    fn add_maps(&mut self, inventory: &Inventory, ids: impl Iterator<Item = u32>) {
-        for id in ids {
-            if let Some(name) = inventory.maps.get(&id) {
-                self.maps.insert(id, name.clone());
-            }
-        }
     }
 
     fn add_links(&mut self, inventory: &Inventory) {
@@ -129,20 +115,15 @@ impl Objects {
         self.programs.values().map(String::as_str)
     }
 
-    /// Names of the maps.
-    pub fn maps(&self) -> impl Iterator<Item = &str> {
-        self.maps.values().map(String::as_str)
-    }
-
     /// Those that the kernel still has.
     fn alive(&self) -> Objects {
-        let inventory = Objects::loaded();
         let mut alive = self.clone();
-        alive
-            .programs
-            .retain(|id, _| inventory.programs.contains_key(id));
-        alive.maps.retain(|id, _| inventory.maps.contains_key(id));
-        alive.links.retain(|id, _| inventory.links.contains_key(id));
+        let programs = ids(libbpf_sys::bpf_prog_get_next_id);
+        let maps = ids(libbpf_sys::bpf_map_get_next_id);
+        let links = ids(libbpf_sys::bpf_link_get_next_id);
+        alive.programs.retain(|id, _| programs.contains(id));
+        alive.maps.retain(|id| maps.contains(id));
+        alive.links.retain(|id, _| links.contains(id));
         alive
     }
 
@@ -181,9 +162,19 @@ pub fn remove_folders_of_tc() {
 struct Inventory {
     /// Name, and ids of the maps it uses.
     programs: BTreeMap<u32, (String, Vec<u32>)>,
-    maps: BTreeMap<u32, String>,
     /// Id of the program.
     links: BTreeMap<u32, u32>,
+}
+
+/// All numbers of one kind that the kernel has, in its order.
+fn ids(next: unsafe extern "C" fn(u32, *mut u32) -> i32) -> BTreeSet<u32> {
+    let mut ids = BTreeSet::new();
+    let mut id = 0;
+    // SAFETY: the number after `id` is written to `id`, which outlives the call.
+    while unsafe { next(id, &raw mut id) } == 0 {
+        ids.insert(id);
+    }
+    ids
 }
 
 fn text(name: &OsStr) -> String {
