@@ -2,15 +2,26 @@
 //! The data plane and its reasons stand in `src/bpf/tunnel_monitor.bpf.c`; here it is configured, loaded,
 //! attached and read, and what was read goes out.
 
+mod arguments;
 mod flow;
+mod keeper;
 mod monitor;
+mod picture;
+mod recorder;
+mod report;
 mod sample;
 mod sampler;
+mod simulation;
 
+pub use arguments::{Arguments, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
+pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
+pub use recorder::Recorder;
+pub use report::Report;
 pub use sample::{Column, Row, Sample, Span, Uncounted};
 pub use sampler::{Sampler, Source};
+pub use simulation::Simulation;
 
 /// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
 #[doc(hidden)]
