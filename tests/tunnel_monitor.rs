@@ -2,5 +2,12 @@
 
 #[path = "tunnel_monitor/encapsulations.rs"]
 mod encapsulations;
+#[path = "tunnel_monitor/frames.rs"]
+mod frames;
+#[path = "tunnel_monitor/generated.rs"]
+mod generated;
+#[path = "tunnel_monitor/oracle.rs"]
+mod oracle;
 #[path = "tunnel_monitor/rig.rs"]
 mod rig;
+mod seed;

@@ -397,7 +397,9 @@ int parse_outer(struct __sk_buff *skb)
 	struct layer outer;
 	int first, next;
 
-	first = mark & IS_RAW ? (__be16)skb->protocol : bpf_htons(ETH_P_TEB);
+	first = bpf_htons(ETH_P_TEB);
+	if (mark & IS_RAW) /* a frame in place of a packet would be none of such an interface's */
+		first = (__be16)skb->protocol == first ? 0 : (__be16)skb->protocol;
 	if (parse_layer(skb, &cur, first, skb->len, &outer)) {
 		read_again(skb, OUTER);
 		goto not_tunnel;
