@@ -27,6 +27,9 @@
 //! hexadecimal in IPv6: client 12 of network 10 has 192.168.10.12 and fd00:c0a8:10::12. Neither the
 //! clients nor the bridges have link-local addresses, so nothing but a client's own traffic and its
 //! multicast memberships is in a tunnel.
+//!
+//! In a large network not everybody can talk to everybody at once: the kernel knows 1024 neighbors of
+//! each family at most, of all namespaces together (net.ipv4.neigh.default.gc_thresh3).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
