@@ -3,15 +3,18 @@
 //! attached and read, and what was read goes out.
 
 mod arguments;
+mod files;
 mod flow;
 mod keeper;
 mod monitor;
 mod picture;
 mod recorder;
 mod report;
+mod rows;
 mod sample;
 mod sampler;
 mod simulation;
+pub mod web;
 
 pub use arguments::{Arguments, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
@@ -19,6 +22,7 @@ pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
 pub use recorder::Recorder;
 pub use report::Report;
+pub use rows::{Which, write_rows};
 pub use sample::{Column, Row, Sample, Span, Uncounted};
 pub use sampler::{Sampler, Source};
 pub use simulation::Simulation;

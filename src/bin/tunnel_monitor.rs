@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use netbpf::failure::{self, say};
-use netbpf::http::{Listening, Server};
+use netbpf::http::Listening;
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port::Port;
 use netbpf::preflight;
@@ -54,8 +54,8 @@ fn simulate(
     session.check()?;
 
     let mut recorder = Recorder::new(arguments, vec![port.name.clone()])?;
-    let server = recorder.serve(arguments, listening)?;
-    simulation.introduce(server.as_ref().map(Server::local_addr))?;
+    recorder.serve(arguments, listening)?;
+    simulation.introduce(recorder.http())?;
     let link = port.link(&mut Netlink::open()?)?;
     let mut links = LinkWatch::over(&Vec::from_iter(link))?;
     let watched = session.attend(&mut links, |event| match event {
@@ -63,7 +63,6 @@ fn simulate(
         _ => Ok(()),
     });
     let concluded = recorder.conclude(&mut monitor);
-    drop(server);
     drop(monitor);
     drop(inside);
     watched.map(drop).and(simulation.close()).and(concluded)
@@ -87,9 +86,9 @@ fn monitor(
     arguments.common.say(format_args!("attached by {method}"));
     let mut recorder = Recorder::new(arguments, keeper.names())?;
     privilege::drop_after_attach(method, Scope::Process)?;
-    let server = recorder.serve(arguments, listening)?;
-    if let Some(server) = &server {
-        say(format_args!("HTTP on {}", server.local_addr()));
+    recorder.serve(arguments, listening)?;
+    if let Some(address) = recorder.http() {
+        say(format_args!("HTTP on {address}"));
     }
     if io::stdin().is_terminal() {
         say(format_args!("Press enter to quit"));

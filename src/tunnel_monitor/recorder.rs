@@ -1,14 +1,17 @@
 //! What is done with each sample: it is shown over HTTP, written into files and reported.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::sync::watch;
 
 use super::arguments::Arguments;
+use super::files::Files;
 use super::report::Report;
 use super::sample::Sample;
 use super::sampler::{Sampler, Source};
+use super::web;
 use crate::http::{self, Listening, Server};
 use crate::report::Printer;
 
@@ -20,6 +23,8 @@ pub const PROMPT: &str = "Press enter to quit: ";
 pub struct Recorder {
     sampler: Sampler,
     feed: watch::Sender<Arc<Sample>>,
+    files: Option<Files>,
+    server: Option<Server>,
     printer: Printer,
     /// Report every window; otherwise only the end.
     reports: bool,
@@ -31,10 +36,13 @@ impl Recorder {
     pub fn new(arguments: &Arguments, interfaces: Vec<String>) -> Result<Recorder> {
         let monitoring = &arguments.monitoring;
         let first = Sample::empty(interfaces, monitoring.max_entries);
+        let files = arguments.data_dir.as_deref().map(Files::open).transpose()?;
         let sampler = Sampler::new(first, arguments.window(), monitoring.forget_after);
         let mut recorder = Recorder {
             feed: watch::Sender::new(Arc::clone(sampler.sample())),
             sampler,
+            files,
+            server: None,
             printer: Printer::new(arguments.common.json, PROMPT),
             reports: arguments.common.interval.is_some(),
         };
@@ -42,23 +50,25 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Where readers get the latest sample.
-    pub fn feed(&self) -> watch::Receiver<Arc<Sample>> {
+    fn feed(&self) -> watch::Receiver<Arc<Sample>> {
         self.feed.subscribe()
     }
 
-    /// Shows the samples over HTTP.
-    pub fn serve(
-        &self,
-        arguments: &Arguments,
-        listening: Option<Listening>,
-    ) -> Result<Option<Server>> {
+    /// Shows the samples over HTTP. To be called after privileges are dropped, where they are: it starts a
+    /// thread.
+    pub fn serve(&mut self, arguments: &Arguments, listening: Option<Listening>) -> Result<()> {
         let options = http::Options {
             allow_hosts: arguments.allow_host.clone(),
             ..http::Options::default()
         };
-        let serve = |listening: Listening| listening.serve(axum::Router::new(), options);
-        listening.map(serve).transpose()
+        let serve = |listening: Listening| listening.serve(web::router(self.feed()), options);
+        self.server = listening.map(serve).transpose()?;
+        Ok(())
+    }
+
+    /// Where HTTP listens, if it does.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::local_addr)
     }
 
     /// The interfaces from the next sample on.
@@ -72,6 +82,9 @@ impl Recorder {
         let sample = self.sampler.take(source)?;
         // Whoever reads has the sample for himself: nobody is waited for.
         self.feed.send_replace(Arc::clone(&sample));
+        if let Some(server) = &mut self.server {
+            server.check()?;
+        }
         if Arc::ptr_eq(&sample.window.after, &window) {
             return Ok(());
         }
@@ -83,12 +96,16 @@ impl Recorder {
         Ok(())
     }
 
-    fn write_files(&mut self) {}
+    fn write_files(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.write(self.sampler.sample());
+        }
+    }
 
-    /// Takes the last sample, and prints the last word.
+    /// Takes the last sample, and prints the last word. Readers are cut.
     pub fn conclude(&mut self, source: &mut impl Source) -> Result<()> {
         let sample = self.sampler.take(source)?;
-        self.feed.send_replace(Arc::clone(&sample));
+        self.server = None;
         self.write_files();
         let report = Report::of(&sample, true, self.printer.skipped());
         self.printer.conclude(&report)

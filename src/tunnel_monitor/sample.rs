@@ -95,6 +95,11 @@ impl Span {
     fn passed(&self, slot: usize) -> Counts {
         figure(&self.after, slot) - figure(&self.before, slot)
     }
+
+    /// What had passed in a slot when it ended.
+    pub(super) fn at_end(&self, slot: usize) -> Counts {
+        figure(&self.after, slot)
+    }
 }
 
 fn figure(column: &Column, slot: usize) -> Counts {
