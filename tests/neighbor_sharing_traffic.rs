@@ -12,7 +12,9 @@ use std::process::Command;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use serde::Deserialize;
+use serde_json::Value;
 use testbed::attaching;
 use testbed::namespace::{Namespace, Place, Veth};
 use testbed::others::{DROPS, GOES_ON, Program};
@@ -22,7 +24,7 @@ use testbed::sandbox::{self, Sandbox};
 use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
 use testbed::traffic::{Capture, Count, Delivery, Flood, Seen, Window, inject, reaches, tcp, udp};
 use testbed::tun::Tun;
-use testbed::{joined, side_by_side, step};
+use testbed::{is_installed, joined, side_by_side, skip, step};
 
 /// 128 and 1024 kbit/s with what a frame more or less at the edges of a window makes.
 const NEIGHBORS: RangeInclusive<f64> = 125.0..=131.0;
@@ -183,7 +185,7 @@ fn start<'a>(sandbox: &'a Sandbox, arguments: &str, ready: &str) -> Sharing<'a> 
 }
 
 /// A host of the simulation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Host {
     name: &'static str,
     digits: u8,
@@ -440,6 +442,90 @@ fn tcp_has_the_rate_of_its_class() {
         &|| assert_tcp(name, Family::V4, |host| (host, WAN)),
         &|| assert_tcp(name, Family::V6, |host| (WAN, host)),
         &|| assert_tcp(name, Family::V6, |host| (host, WAN)),
+    ]);
+}
+
+/// One cubic flow as users measure it, the first two seconds left out. The servers of the simulation
+/// listen on 5201; the WAN host has none, and gets one. The goodput at the receiver, in kbit/s.
+fn iperf3(sandbox: &Sandbox, (from, to): (Host, Host), family: Family, port: u16) -> f64 {
+    let _server = (to == WAN).then(|| {
+        let mut server = to.place().command("iperf3");
+        server.args(["-s", "-1", "--forceflush", "-p", &port.to_string()]);
+        let server = sandbox.start(server);
+        server.wait_for("Server listening", READY_WITHIN);
+        server
+    });
+    let mut client = from.place().command("iperf3");
+    client.args(["-J", "-C", "cubic", "-O", "2", "-t", "12"]);
+    client.args([
+        "-p",
+        &port.to_string(),
+        "-c",
+        &to.address(family).to_string(),
+    ]);
+    let output = step("run iperf3", client.output());
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said: Value = step(format!("parse {said}"), serde_json::from_str(&said));
+    let rate = said.pointer("/end/sum_received/bits_per_second");
+    let rate = rate.and_then(Value::as_f64);
+    rate.unwrap_or_else(|| panic!("no rate of the receiver in {said}")) / 1000.0
+}
+
+/// To a neighbor and to a LAN client at once.
+fn cubic(name: &str, family: Family, ends: fn(Host) -> (Host, Host)) -> [f64; 2] {
+    let mut rates = [0.0; 2];
+    sandbox::run(name, |sandbox| {
+        let sharing = simulated(sandbox, "");
+        introduce(family);
+        rates = scope(|scope| {
+            let flow = |(host, port)| {
+                let ends = ends(host);
+                let port = if ends.1 == WAN { port } else { 5201 };
+                scope.spawn(move || iperf3(sandbox, ends, family, port))
+            };
+            [(NEIGHBOR[0], 5301), (LOCAL[0], 5302)]
+                .map(flow)
+                .map(joined)
+        });
+        sharing.finish();
+    });
+    rates
+}
+
+/// The median of three: where a timeout of TCP's falls into the end of the first two seconds, the bucket
+/// has filled meanwhile, which is up to 5 kbit/s in twelve.
+#[track_caller]
+fn assert_cubic(name: &str, family: Family, ends: fn(Host) -> (Host, Host)) {
+    let runs = scope(|scope| {
+        [(); 3]
+            .map(|()| scope.spawn(|| cubic(name, family, ends)))
+            .map(joined)
+    });
+    for (number, (whose, range)) in [
+        ("a neighbor", NEIGHBOR_GOODPUT),
+        ("a LAN client", REST_GOODPUT),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut rates = runs.map(|rates| rates[number]);
+        rates.sort_by(f64::total_cmp);
+        println!("iperf3, {whose}: {rates:.1?} kbit/s");
+        assert_rate(&format!("iperf3, {whose}"), rates[1], range);
+    }
+}
+
+#[test]
+fn a_cubic_flow_has_the_rate_of_its_class_after_two_seconds() {
+    let name = "a_cubic_flow_has_the_rate_of_its_class_after_two_seconds";
+    if !is_installed("iperf3") || !geteuid().is_root() {
+        return skip(name, "needs iperf3, and root");
+    }
+    side_by_side([
+        &|| assert_cubic(name, Family::V4, |host| (WAN, host)),
+        &|| assert_cubic(name, Family::V4, |host| (host, WAN)),
+        &|| assert_cubic(name, Family::V6, |host| (WAN, host)),
+        &|| assert_cubic(name, Family::V6, |host| (host, WAN)),
     ]);
 }
 
