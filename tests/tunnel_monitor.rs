@@ -11,3 +11,5 @@ mod oracle;
 #[path = "tunnel_monitor/rig.rs"]
 mod rig;
 mod seed;
+#[path = "tunnel_monitor/table.rs"]
+mod table;
