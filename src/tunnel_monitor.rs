@@ -20,7 +20,7 @@ pub use arguments::{Arguments, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
 pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
-pub use recorder::Recorder;
+pub use recorder::{Outlets, Recorder};
 pub use report::Report;
 pub use rows::{Which, write_rows};
 pub use sample::{Column, Row, Sample, Span, Uncounted};

@@ -2,14 +2,16 @@
 //! it survives. Whatever happens, nothing of it stays.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{gettid, mkfifo};
 use serde_json::Value;
 use testbed::job::{Job, Ready};
 use testbed::namespace::{Namespace, Place, Veth};
@@ -289,36 +291,34 @@ fn an_interface_of_the_simulation_that_goes_ends_it() {
 #[test]
 fn interfaces_of_the_user_come_and_go() {
     let name = "interfaces_of_the_user_come_and_go";
-    by_each_way(name, |job| {
-        let here = Place::here();
-        let _elsewhere = Namespace::new("elsewhere");
-        let process = job.at_work("pod*");
-        let mut said = 0;
-        let mut wait = |words: &str| {
-            // Each is waited for anew, though the same words may have been said before.
-            said += 1;
-            process.wait_for_error(words, AT_ONCE);
-        };
-        wait("no interface matches 'pod*' yet");
-        let pod = Veth::new((&here, "pod7"), (&here, "pod-far"));
-        wait("pod7 is monitored now");
-        wait("pod-far is monitored now");
-        drop(pod);
-        wait("pod7 was deleted; it is monitored again when it is back");
-        here.ip("link set up1 netns elsewhere");
-        wait("up1 was moved to another network namespace");
-        Place::named("elsewhere").ip("link delete up1");
-        let back = Veth::new((&here, "up1"), (&here, "up1-far"));
-        wait("up1 is monitored now");
-        here.ip("link set up1 name spare");
-        wait("up1 is no longer monitored");
-        here.ip("link set spare name up1");
-        here.ip("link delete up0");
-        wait("up0 was deleted");
-        process.signal(Signal::SIGTERM);
-        process.finish(ENDS_WITHIN).assert_code(0);
-        drop(back);
-    });
+    let by = |attach: &str| {
+        sandbox::run(name, |sandbox| {
+            let here = Place::here();
+            let elsewhere = Namespace::new("elsewhere");
+            let _interfaces = interfaces();
+            let process = monitoring(sandbox, &format!("pod* --attach {attach}")).at_work("");
+            let says = |words: &str| drop(process.wait_for_error(words, AT_ONCE));
+            let said = process.stderr();
+            assert!(said.contains("no interface matches 'pod*' yet"), "{said}");
+            let pod = Veth::new((&here, "pod7"), (&here, "far7"));
+            says("pod7 is monitored now");
+            drop(pod);
+            says("pod7 is gone; it is monitored again when it is back");
+            here.ip("link set up1 netns elsewhere");
+            says("up1 is gone; it is monitored again when it is back");
+            // The sandbox is where this thread is.
+            elsewhere.ip(&format!("link set up1 netns {}", gettid()));
+            says("up1 is monitored now");
+            here.ip("link set up0 name spare0");
+            says("up0 is no longer monitored");
+            here.ip("link set spare0 name pod0");
+            says("pod0 is monitored now");
+            process.signal(Signal::SIGTERM);
+            process.finish(ENDS_WITHIN).assert_code(0);
+            here.ip("link set pod0 name up0");
+        });
+    };
+    side_by_side([&|| by("tcx"), &|| by("clsact")]);
 }
 
 /// A port of a bridge that is monitored itself would count everything twice.
@@ -375,7 +375,7 @@ fn bad_input_changes_nothing() {
                 ("--iface up0 up7", 2, "did you mean up0 or up1"),
                 ("--iface up0 --hosts 3", 2, "--hosts"),
                 ("--hosts 0", 2, "host"),
-                ("--vnis 0", 2, "vni"),
+                ("--vnis 0", 2, "VNIs"),
                 ("--hosts 100000", 2, "100000"),
                 ("--data-dir /proc/nowhere", 1, "/proc/nowhere"),
                 ("word", 2, "word"),
@@ -414,19 +414,21 @@ fn a_reader_that_has_stopped_is_not_waited_for() {
         let _interfaces = interfaces();
         let pipe = "/run/reports";
         step(pipe, mkfifo(pipe, Mode::S_IRWXU));
+        let mut options = File::options();
+        let flags = nix::libc::O_NONBLOCK;
+        let both_ends = options.read(true).write(true).custom_flags(flags);
+        let mut both_ends = step(pipe, both_ends.open(pipe));
+        // Full of empty lines, before the first report.
+        while both_ends.write(&[b'\n'; 4096]).is_ok() {}
         let tool = env!("CARGO_BIN_EXE_tunnel_monitor");
         let mut shell = Command::new("sh");
-        // More lines than a pipe takes: each is longer than 500 bytes, a pipe of one page is full soon.
         let line = format!("exec {tool} --iface up0 --listen off --json --interval 1s >{pipe}");
         shell.args(["-c", &line]);
         let process = sandbox.start(shell);
         let reader = step(pipe, File::open(pipe));
-        let page = 4096;
-        step(
-            "shorten the pipe",
-            nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETPIPE_SZ(page)),
-        );
-        sleep(Duration::from_secs(8));
+        drop(both_ends);
+        process.wait_for_error("Taking ", READY_WITHIN);
+        sleep(Duration::from_secs(3));
         process.signal(Signal::SIGTERM);
         let text = step("read", std::io::read_to_string(reader));
         process.finish(AT_ONCE).assert_code(0);

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use netbpf::failure::{self, say};
-use netbpf::http::Listening;
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port::Port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tunnel_monitor::{Arguments, Keeper, Monitor, Recorder, Simulation};
+use netbpf::tunnel_monitor::{Arguments, Keeper, Monitor, Outlets, Recorder, Simulation};
 
 const NAME: &str = "tunnel_monitor";
 
@@ -29,20 +28,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     arguments.common.quieten_libbpf();
     privilege::require(arguments.capabilities())?;
     preflight::kernel_floor()?;
-    let listening = arguments.bind()?;
+    let outlets = Outlets::open(arguments)?;
     if arguments.simulated() {
-        simulate(arguments, listening, &mut session)
+        simulate(arguments, outlets, &mut session)
     } else {
-        monitor(arguments, listening, &mut session)
+        monitor(arguments, outlets, &mut session)
     }
 }
 
 /// The original's example: a network of its own, until Enter.
-fn simulate(
-    arguments: &Arguments,
-    listening: Option<Listening>,
-    session: &mut Session,
-) -> Result<()> {
+fn simulate(arguments: &Arguments, outlets: Outlets, session: &mut Session) -> Result<()> {
     let mut simulation = Simulation::build(arguments, session)?;
     simulation.start_servers(session)?;
     let inside = simulation.enter()?;
@@ -53,8 +48,8 @@ fn simulate(
     arguments.common.say(format_args!("attached by {method}"));
     session.check()?;
 
-    let mut recorder = Recorder::new(arguments, vec![port.name.clone()])?;
-    recorder.serve(arguments, listening)?;
+    let mut recorder = Recorder::new(arguments, outlets, vec![port.name.clone()]);
+    recorder.serve(arguments)?;
     simulation.introduce(recorder.http())?;
     let link = port.link(&mut Netlink::open()?)?;
     let mut links = LinkWatch::over(&Vec::from_iter(link))?;
@@ -69,11 +64,7 @@ fn simulate(
 }
 
 /// On interfaces that are there, and those that come.
-fn monitor(
-    arguments: &Arguments,
-    listening: Option<Listening>,
-    session: &mut Session,
-) -> Result<()> {
+fn monitor(arguments: &Arguments, outlets: Outlets, session: &mut Session) -> Result<()> {
     let mut keeper = Keeper::new(&arguments.monitoring.iface)?;
     let setup = arguments.monitoring.setup();
     say(format_args!("{}", setup.room()?));
@@ -84,9 +75,9 @@ fn monitor(
     let ports: Vec<Port> = keeper.ports().cloned().collect();
     let method = monitor.attach(arguments.common.method(), &ports)?;
     arguments.common.say(format_args!("attached by {method}"));
-    let mut recorder = Recorder::new(arguments, keeper.names())?;
+    let mut recorder = Recorder::new(arguments, outlets, keeper.names());
     privilege::drop_after_attach(method, Scope::Process)?;
-    recorder.serve(arguments, listening)?;
+    recorder.serve(arguments)?;
     if let Some(address) = recorder.http() {
         say(format_args!("HTTP on {address}"));
     }

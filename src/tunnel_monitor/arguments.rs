@@ -12,7 +12,7 @@ use netsetup::topology::tunnel_monitor::Plan;
 
 use super::monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Setup};
 use crate::Failure;
-use crate::http::{self, HostName, Listening};
+use crate::http::HostName;
 use crate::options::Common;
 use crate::privilege::Cap;
 use crate::rate;
@@ -185,11 +185,6 @@ impl Arguments {
             Some(Listen::Off) => None,
             Some(Listen::At(address)) => Some(address),
         }
-    }
-
-    /// Listens for HTTP, before anything is changed.
-    pub fn bind(&self) -> Result<Option<Listening>> {
-        self.listen().map(http::bind).transpose()
     }
 
     /// What ends the run, and how often it wakes. The window is a number of beats, so ticks are not asked

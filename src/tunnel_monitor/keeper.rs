@@ -13,6 +13,7 @@ use crate::preflight::{self, Expanded};
 
 /// The name of the tool in its locks.
 const NAME: &str = "tunnel_monitor";
+const GONE: &str = "is gone; it is monitored again when it is back";
 
 /// An interface that is monitored. The lock: what one instance counts, another one would count again.
 #[derive(Debug)]
@@ -79,22 +80,28 @@ impl Keeper {
     pub fn follow(&mut self, event: &LinkEvent, monitor: &mut Monitor<'_>) -> Result<bool> {
         // Its number may be another interface's at any time, so this comes before all else.
         let gone = matches!(event.change, LinkChange::Deleted | LinkChange::Moved);
-        let lost = gone && self.kept.remove(&event.ifindex).is_some();
-        if lost {
-            monitor.remove(event.ifindex);
-            say(format_args!(
-                "{event}; it is monitored again when it is back"
-            ));
-        } else if self.kept.contains_key(&event.ifindex) {
+        let lost = gone && self.lose(event.ifindex, monitor, GONE);
+        if self.kept.contains_key(&event.ifindex) {
             say(format_args!("{event}"));
         }
         Ok(self.tend(monitor)? || lost)
     }
 
+    /// Whether it was monitored until now.
+    fn lose(&mut self, ifindex: u32, monitor: &mut Monitor<'_>, why: &str) -> bool {
+        monitor.remove(ifindex);
+        let kept = self.kept.remove(&ifindex);
+        if let Some(kept) = &kept {
+            say(format_args!("{} {why}", kept.port.name));
+        }
+        kept.is_some()
+    }
+
     /// Interfaces that are there and wanted are attached to, others no longer: their names may have changed,
     /// or they were made ports of a bridge that is monitored too. Whether that changed anything.
     pub fn tend(&mut self, monitor: &mut Monitor<'_>) -> Result<bool> {
-        let expanded = preflight::present_interfaces(&mut Netlink::open()?, &self.wanted)?;
+        let mut netlink = Netlink::open()?;
+        let expanded = preflight::present_interfaces(&mut netlink, &self.wanted)?;
         self.tell_left_out(&expanded);
         let wanted: BTreeMap<u32, &Link> = expanded
             .links
@@ -109,10 +116,12 @@ impl Keeper {
             .collect();
         let mut changed = !dropped.is_empty();
         for ifindex in dropped {
-            monitor.remove(ifindex);
-            if let Some(kept) = self.kept.remove(&ifindex) {
-                say(format_args!("{} is no longer monitored", kept.port.name));
-            }
+            // The kernel lists a link no longer before it says that it is gone.
+            let why = match netlink.link(ifindex)? {
+                Some(_) => "is no longer monitored",
+                None => GONE,
+            };
+            self.lose(ifindex, monitor, why);
         }
         for (ifindex, link) in wanted {
             match self.kept.get_mut(&ifindex) {

@@ -18,12 +18,31 @@ use crate::report::Printer;
 /// The original's words.
 pub const PROMPT: &str = "Press enter to quit: ";
 
+/// Where samples are to go, made ready before anything is changed.
+#[derive(Debug)]
+pub struct Outlets {
+    http: Option<Listening>,
+    files: Option<Files>,
+}
+
+impl Outlets {
+    /// Those that the command line asks for.
+    pub fn open(arguments: &Arguments) -> Result<Outlets> {
+        Ok(Outlets {
+            http: arguments.listen().map(http::bind).transpose()?,
+            files: arguments.data_dir.as_deref().map(Files::open).transpose()?,
+        })
+    }
+}
+
 /// Takes samples and passes them on.
 #[derive(Debug)]
 pub struct Recorder {
     sampler: Sampler,
     feed: watch::Sender<Arc<Sample>>,
     files: Option<Files>,
+    /// Until it is served.
+    listening: Option<Listening>,
     server: Option<Server>,
     printer: Printer,
     /// Report every window; otherwise only the end.
@@ -33,21 +52,21 @@ pub struct Recorder {
 impl Recorder {
     /// Counting begins now, at these interfaces. To be made before privileges are dropped: see
     /// [`Printer::new`].
-    pub fn new(arguments: &Arguments, interfaces: Vec<String>) -> Result<Recorder> {
+    pub fn new(arguments: &Arguments, outlets: Outlets, interfaces: Vec<String>) -> Recorder {
         let monitoring = &arguments.monitoring;
         let first = Sample::empty(interfaces, monitoring.max_entries);
-        let files = arguments.data_dir.as_deref().map(Files::open).transpose()?;
         let sampler = Sampler::new(first, arguments.window(), monitoring.forget_after);
         let mut recorder = Recorder {
             feed: watch::Sender::new(Arc::clone(sampler.sample())),
             sampler,
-            files,
+            files: outlets.files,
+            listening: outlets.http,
             server: None,
             printer: Printer::new(arguments.common.json, PROMPT),
             reports: arguments.common.interval.is_some(),
         };
         recorder.write_files();
-        Ok(recorder)
+        recorder
     }
 
     fn feed(&self) -> watch::Receiver<Arc<Sample>> {
@@ -56,13 +75,14 @@ impl Recorder {
 
     /// Shows the samples over HTTP. To be called after privileges are dropped, where they are: it starts a
     /// thread.
-    pub fn serve(&mut self, arguments: &Arguments, listening: Option<Listening>) -> Result<()> {
+    pub fn serve(&mut self, arguments: &Arguments) -> Result<()> {
         let options = http::Options {
             allow_hosts: arguments.allow_host.clone(),
             ..http::Options::default()
         };
-        let serve = |listening: Listening| listening.serve(web::router(self.feed()), options);
-        self.server = listening.map(serve).transpose()?;
+        let router = web::router(self.feed());
+        let serve = |listening: Listening| listening.serve(router, options);
+        self.server = self.listening.take().map(serve).transpose()?;
         Ok(())
     }
 
