@@ -1,5 +1,7 @@
 //! The BPF programs of tunnel_monitor and their loader: what is counted, and for whom, for what goes in.
 
+#[path = "tunnel_monitor/attaching.rs"]
+mod attaching;
 #[path = "tunnel_monitor/encapsulations.rs"]
 mod encapsulations;
 #[path = "tunnel_monitor/frames.rs"]

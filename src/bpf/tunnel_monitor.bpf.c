@@ -60,28 +60,24 @@ enum word {
 /*
  * A flow: how it is packed, and its addresses, seen from this end of the tunnel: each pair of addresses
  * begins with that of this end, the destination at ingress, the source at egress. Both pairs IPv4, or the
- * inner one nothing, makes a small key, everything else a wide one.
+ * inner one nothing, makes a small key, everything else a wide one. Keys are made of whole words, because
+ * a CPU waits where it reads a word that it has just written in parts.
  */
 struct small_key {
-	__u32 vni;
-	__u8 encap;
-	__u8 outer_version;
-	__u8 inner_version; /* 0: not IP; both addresses are 0 then */
-	__u8 pad;
-	__be32 outer[2]; /* local, remote */
-	__be32 inner[2];
+	__u64 kind; /* VNI, 32 bits; encap, 8 bits; IP versions outside and inside (0: not IP), 8 bits each */
+	__u64 outer; /* local, 32 bits; remote, 32 bits: from the lowest bit on, each in network byte order */
+	__u64 inner;
 };
 
-/* IPv4 addresses are in the first word. */
 struct wide_key {
-	__u32 vni;
-	__u8 encap;
-	__u8 outer_version;
-	__u8 inner_version;
-	__u8 pad;
-	struct in6_addr outer[2];
-	struct in6_addr inner[2];
+	__u64 kind;
+	__u64 outer
+		[4]; /* local, remote: IPv6 in two words, its first bytes lowest; IPv4 in half of the first */
+	__u64 inner[4];
 };
+#define ENCAP_IN_KIND 32
+#define OUTER_IN_KIND 40
+#define INNER_IN_KIND 48
 
 #define NO_SLOT 0xffffffffU
 #define WORDS_OF(key) (sizeof(key) / sizeof(__u64))
@@ -583,35 +579,52 @@ static __always_inline int count(__u32 slot, __u32 mark, struct wire wire)
 	return PASS_ON;
 }
 
+static __always_inline __u64 word_of(__be32 low, __be32 high)
+{
+	return (__u64)high << 32 | low;
+}
+
 /* Addresses of the IP header at an offset, this end's first. */
 static __always_inline int read_ipv4(struct __sk_buff *skb, __u32 network, bool is_egress,
-				     __be32 *pair)
+				     __u64 *pair)
 {
 	const struct iphdr *ip = (void *)(long)skb->data + (network & OFFSET_MASK);
 
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return PARSE_FAILED;
-	pair[0] = is_egress ? ip->saddr : ip->daddr;
-	pair[1] = is_egress ? ip->daddr : ip->saddr;
+	*pair = is_egress ? word_of(ip->saddr, ip->daddr) : word_of(ip->daddr, ip->saddr);
 	return 0;
 }
 
-static __always_inline int read_wide(struct __sk_buff *skb, __u32 network, int version,
-				     bool is_egress, struct in6_addr *pair)
+static __always_inline int read_ipv6(struct __sk_buff *skb, __u32 network, bool is_egress,
+				     __u64 *pair)
 {
 	const struct ipv6hdr *ip = (void *)(long)skb->data + (network & OFFSET_MASK);
-	__be32 ends[2];
+	const __be32 *source = ip->saddr.in6_u.u6_addr32, *destination = ip->daddr.in6_u.u6_addr32;
+	int local = is_egress ? 0 : 2, remote = 2 - local;
 
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return PARSE_FAILED;
+	pair[local] = word_of(source[0], source[1]);
+	pair[local + 1] = word_of(source[2], source[3]);
+	pair[remote] = word_of(destination[0], destination[1]);
+	pair[remote + 1] = word_of(destination[2], destination[3]);
+	return 0;
+}
+
+/* Of either version, or none. */
+static __always_inline int read_wide(struct __sk_buff *skb, __u32 network, int version,
+				     bool is_egress, __u64 *pair)
+{
+	__u64 ends;
+
+	if (version == 6)
+		return read_ipv6(skb, network, is_egress, pair);
 	if (version == 4) {
-		if (read_ipv4(skb, network, is_egress, ends))
+		if (read_ipv4(skb, network, is_egress, &ends))
 			return PARSE_FAILED;
-		pair[0].in6_u.u6_addr32[0] = ends[0];
-		pair[1].in6_u.u6_addr32[0] = ends[1];
-	} else if (version == 6) {
-		if ((void *)(ip + 1) > (void *)(long)skb->data_end)
-			return PARSE_FAILED;
-		pair[0] = is_egress ? ip->saddr : ip->daddr;
-		pair[1] = is_egress ? ip->daddr : ip->saddr;
+		pair[0] = (__u32)ends;
+		pair[2] = ends >> 32;
 	}
 	return 0;
 }
@@ -649,8 +662,10 @@ int parse_inner(struct __sk_buff *skb)
 	struct wire wire = { skb->len - tag_bytes, 1 };
 	struct cursor cur = cursor_at_start(skb);
 	bool is_egress = mark & IS_EGRESS;
+	int outer_version = mark & IS_OUTER_IPV6 ? 6 : 4, next;
 	struct layer inner;
-	int next;
+	__u64 kind;
+	__u32 slot;
 
 	advance(&cur, offsets >> 2 * OFFSET_BITS & OFFSET_MASK);
 	if (parse_layer(skb, &cur, mark >> PROTOCOL_SHIFT, end, &inner))
@@ -671,31 +686,24 @@ int parse_inner(struct __sk_buff *skb)
 			read_again(skb, INNER);
 		wire = segmented(skb, wire.bytes, headers ? headers - tag_bytes : 0);
 	}
-	if (!(mark & IS_OUTER_IPV6) && inner.ip_version != 6) {
-		struct small_key key = {
-			.vni = skb->cb[VNI],
-			.encap = mark >> ENCAP_SHIFT,
-			.outer_version = 4,
-			.inner_version = inner.ip_version,
-		};
+	kind = skb->cb[VNI] | (__u64)(mark >> ENCAP_SHIFT & 0xff) << ENCAP_IN_KIND |
+	       (__u64)outer_version << OUTER_IN_KIND | (__u64)inner.ip_version << INNER_IN_KIND;
+	if (outer_version == 4 && inner.ip_version != 6) {
+		struct small_key key = { kind, 0, 0 };
 
-		if (read_ipv4(skb, outer, is_egress, key.outer) ||
-		    (inner.ip_version && read_ipv4(skb, inner.network, is_egress, key.inner)))
+		if (read_ipv4(skb, outer, is_egress, &key.outer) ||
+		    (inner.ip_version && read_ipv4(skb, inner.network, is_egress, &key.inner)))
 			goto too_short;
-		return count(find(&flows4, (__u64 *)&key, WORDS_OF(key)), mark, wire);
+		slot = find(&flows4, (__u64 *)&key, WORDS_OF(key));
 	} else {
-		struct wide_key key = {
-			.vni = skb->cb[VNI],
-			.encap = mark >> ENCAP_SHIFT,
-			.outer_version = mark & IS_OUTER_IPV6 ? 6 : 4,
-			.inner_version = inner.ip_version,
-		};
+		struct wide_key key = { .kind = kind };
 
-		if (read_wide(skb, outer, key.outer_version, is_egress, key.outer) ||
-		    read_wide(skb, inner.network, key.inner_version, is_egress, key.inner))
+		if (read_wide(skb, outer, outer_version, is_egress, key.outer) ||
+		    read_wide(skb, inner.network, inner.ip_version, is_egress, key.inner))
 			goto too_short;
-		return count(find(&flows6, (__u64 *)&key, WORDS_OF(key)), mark, wire);
+		slot = find(&flows6, (__u64 *)&key, WORDS_OF(key));
 	}
+	return count(slot, mark, wire);
 
 too_short:
 	read_again(skb, INNER);

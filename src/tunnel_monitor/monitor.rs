@@ -452,57 +452,63 @@ fn delete(map: &impl MapCore, keys: &[u8]) -> Result<()> {
         .with_context(|| format!("take {count} flows out of {:?}", map.name()))
 }
 
-/// Versions of IP, in the second word of a key after its encapsulation.
-fn versions(words: &[u64; WIDE_WORDS]) -> [u8; 3] {
-    let [_, _, _, _, encap, outer, inner, _] = words[0].to_ne_bytes();
-    [encap, outer, inner]
+/// Versions of IP, outside and inside; 0: not IP.
+fn versions(kind: u64) -> [u8; 2] {
+    [(kind >> 40) as u8, (kind >> 48) as u8]
 }
 
 fn is_small(words: &[u64; WIDE_WORDS]) -> bool {
-    let [_, outer, inner] = versions(words);
+    let [outer, inner] = versions(words[0]);
     outer == 4 && inner != 6
 }
 
+/// `struct small_key` or `struct wide_key`.
 fn decode(words: &[u64; WIDE_WORDS]) -> Option<Flow> {
-    let [encap, outer_version, inner_version] = versions(words);
-    let [a, b, c, d, ..] = words[0].to_ne_bytes();
-    let encap = *Encap::ALL.get(usize::from(encap))?;
-    // Addresses, IPv4 ones in the first four bytes of theirs.
-    let bytes: Vec<u8> = words[1..]
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .collect();
-    let size = if is_small(words) { 4 } else { 16 };
-    let v4 = |place: usize| -> Option<Ipv4Addr> {
-        let bytes: [u8; 4] = bytes.get(place * size..)?.first_chunk().copied()?;
-        Some(bytes.into())
+    let [kind, a, b, c, d, e, f, g, h] = *words;
+    let encap = *Encap::ALL.get(usize::from((kind >> 32) as u8))?;
+    let ([outer4, inner4], outer6, inner6) = match is_small(words) {
+        true => ([[a, a >> 32], [b, b >> 32]], [0; 4], [0; 4]),
+        false => ([[a, c], [e, g]], [a, b, c, d], [e, f, g, h]),
     };
-    let v6 = |place: usize| -> Option<Ipv6Addr> {
-        let bytes: [u8; 16] = bytes.get(place * size..)?.first_chunk().copied()?;
-        Some(bytes.into())
-    };
-    let outer = match outer_version {
-        4 => Outer::V4 {
-            local: v4(0)?,
-            remote: v4(1)?,
-        },
-        6 => Outer::V6(Box::new([v6(0)?, v6(1)?])),
+    let [outer, inner] = versions(kind);
+    let outer = match outer {
+        4 => {
+            let [local, remote] = outer4.map(ipv4);
+            Outer::V4 { local, remote }
+        }
+        6 => Outer::V6(Box::new(ipv6_pair(outer6))),
         _ => return None,
     };
-    let inner = match inner_version {
+    let inner = match inner {
         0 => Inner::NotIp,
-        4 => Inner::V4 {
-            local: v4(2)?,
-            remote: v4(3)?,
-        },
-        6 => Inner::V6(Box::new([v6(2)?, v6(3)?])),
+        4 => {
+            let [local, remote] = inner4.map(ipv4);
+            Inner::V4 { local, remote }
+        }
+        6 => Inner::V6(Box::new(ipv6_pair(inner6))),
         _ => return None,
     };
     Some(Flow {
         encap,
-        vni: u32::from_ne_bytes([a, b, c, d]),
+        vni: kind as u32,
         outer,
         inner,
+    })
+}
+
+/// From the low half of a word, in network byte order.
+fn ipv4(word: u64) -> Ipv4Addr {
+    (word as u32).to_ne_bytes().into()
+}
+
+fn ipv6_pair([a, b, c, d]: [u64; 4]) -> [Ipv6Addr; 2] {
+    [[a, b], [c, d]].map(|[first, last]| {
+        let mut bytes = [0; 16];
+        let halves = [first, first >> 32, last, last >> 32];
+        for (place, half) in bytes.chunks_exact_mut(4).zip(halves) {
+            place.copy_from_slice(&(half as u32).to_ne_bytes());
+        }
+        bytes.into()
     })
 }
 
