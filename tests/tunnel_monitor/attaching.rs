@@ -11,11 +11,13 @@ use netbpf::privilege::{self, Scope};
 use netbpf::tc::Method;
 use netbpf::tunnel_monitor::{Counts, Monitor, Setup};
 use testbed::namespace::{Namespace, Place, Veth};
-use testbed::traffic::inject;
+use testbed::traffic::{Injector, inject};
 use testbed::tun::{self, Tun};
 use testbed::{joined, sandbox, skip, step};
 
-use crate::frames::{IPV4, Ipv4, UDP, ethernet, udp, vxlan};
+use crate::frames::{self, IPIP, IPV4, IPV6, Ipv4, SIT, UDP, ethernet, extension, udp, vxlan};
+use crate::oracle::{Outcome, outcome};
+use crate::rig::Side;
 
 fn packet(source: [u8; 4]) -> Vec<u8> {
     let ip = |source: [u8; 4], protocol| Ipv4 {
@@ -166,5 +168,78 @@ fn packets_of_a_tun_device_are_counted() {
         }
         assert_eq!(monitor.tally().totals.rx_bytes, packet.len() as u64);
         assert_eq!(monitor.slots_used(), 1);
+    });
+}
+
+/// As drivers hand packets over: no more than the Ethernet header is where programs may read at once.
+#[test]
+fn headers_that_are_not_linear_are_read() {
+    const NAME: &str = "headers_that_are_not_linear_are_read";
+    sandbox::run(NAME, |_| {
+        let far = Namespace::new("far");
+        let _cable = Veth::new((&Place::here(), "wan0"), (&far, "eth0"));
+        for (place, interface) in [(&Place::here(), "wan0"), (&*far, "eth0")] {
+            place.ip(&format!("link set {interface} mtu 9000"));
+        }
+        let mut object = MaybeUninit::uninit();
+        let mut monitor = load(&mut object);
+        step("attach", monitor.attach(None, &[port("wan0")]));
+        let payload = [8; 5000];
+        let ip4 = |source: [u8; 4], protocol, options| Ipv4 {
+            source: source.into(),
+            destination: [192, 0, 2, 1].into(),
+            options,
+            fragment: 0,
+            protocol,
+        };
+        let ip6 = |next, payload: &[u8]| {
+            let ends = [1_u128, 2].map(|host| (0x2001_0db8_u128 << 96 | host).into());
+            frames::ipv6(ends[0], ends[1], next, payload)
+        };
+        let inside4 = ip4([10, 0, 0, 2], 1, 10).with(&payload);
+        let inside6 = ip6(58, &payload);
+        let tunnel = |inside: &[u8]| udp(4789, &vxlan(8, 1, &ethernet([2; 6], &[], IPV4, inside)));
+        let behind_extensions = |next, payload: &[u8]| {
+            let last = extension(next, 3, [0; 2], 24, payload);
+            ip6(0, &extension(60, 1, [0; 2], 8, &last))
+        };
+        let large = [
+            ethernet(
+                [2; 6],
+                &[],
+                IPV4,
+                &ip4([192, 0, 2, 2], UDP, 0).with(&tunnel(&inside4)),
+            ),
+            ethernet(
+                [2; 6],
+                &[],
+                IPV4,
+                &ip4([192, 0, 2, 2], SIT, 10).with(&inside6),
+            ),
+            ethernet(
+                [2; 6],
+                &[],
+                IPV6,
+                &behind_extensions(UDP, &tunnel(&inside4)),
+            ),
+            ethernet([2; 6], &[], IPV6, &behind_extensions(IPIP, &inside4)),
+        ];
+        let injector = Injector::in_pages(&far, "eth0");
+        injector.inject(large.iter().map(Vec::as_slice), Duration::ZERO);
+        let bytes: u64 = large.iter().map(|frame| frame.len() as u64).sum();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while monitor.tally().totals.rx_bytes != bytes {
+            let tally = monitor.tally();
+            assert!(Instant::now() < deadline, "{tally:?}, not {bytes} bytes");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let setup = Setup::default();
+        for (slot, frame) in (0..).zip(&large) {
+            let Outcome::Counted(flow, _) = outcome(frame, Side::Ingress, &setup) else {
+                panic!("{frame:02x?} is no tunnel's");
+            };
+            assert_eq!(monitor.flow(slot), Some(flow));
+        }
+        assert_eq!(monitor.slots_used(), 4);
     });
 }
