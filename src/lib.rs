@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod cidr;
+mod ending;
 pub mod http;
 pub mod load;
 pub mod mac;

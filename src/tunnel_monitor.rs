@@ -14,6 +14,7 @@ mod rows;
 mod sample;
 mod sampler;
 mod simulation;
+pub mod traffic;
 pub mod web;
 
 pub use arguments::{Arguments, Listen, Monitoring};

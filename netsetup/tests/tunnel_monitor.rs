@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, bail};
 use netsetup::failure::Failure;
 use netsetup::server::Kind;
-use netsetup::topology::tunnel_monitor::{Client, Host, Network, Plan, build};
+use netsetup::topology::tunnel_monitor::{Client, Host, Network, Plan, build, running};
 use testbed::namespace::{Namespace, Place};
 use testbed::packet::Mac;
 use testbed::traffic::{Capture, inject};
@@ -61,12 +61,14 @@ fn it_is_the_network_of_the_original_and_goes_without_a_trace() {
     let name = "it_is_the_network_of_the_original_and_goes_without_a_trace";
     sandbox::run(name, |sandbox| {
         let before = sandbox.snapshot();
+        assert_eq!(running().unwrap(), None);
         let network = built(&Plan::default());
         let places: Vec<String> = Place::all().iter().map(Place::to_string).collect();
         let hosts = (0..9).map(|h| format!("host{h}"));
         let expected: Vec<String> = ["sandbox".to_string()].into_iter().chain(hosts).collect();
         assert_eq!(places, expected);
         assert_eq!((network.bridge(), network.device()), ("br100", "eth0"));
+        assert_eq!(running().unwrap().as_deref(), Some(network.hosts()));
         let here = Place::here();
         let silent = |link: &str| {
             assert_eq!(
@@ -99,6 +101,7 @@ fn it_is_the_network_of_the_original_and_goes_without_a_trace() {
             }
         }
         network.close().unwrap();
+        assert_eq!(running().unwrap(), None);
         before.assert_same(&sandbox.snapshot(), "after the network");
     });
 }

@@ -34,12 +34,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::host::{self, DEVICE, IPV4_PREFIX, IPV6_PREFIX, Lan};
 use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::ip;
+use crate::ledger::{Object, Record};
 use crate::link::{Ends, Link, VXLAN_PORT, Vxlan};
 use crate::namespace;
 use crate::server::{self, OnLine};
@@ -267,6 +268,37 @@ pub fn build(plan: &Plan, on_step: &mut OnStep<'_>) -> Result<Network> {
         host.wait_until_up(&guard)?;
     }
     Ok(Network { guard, hosts })
+}
+
+/// The hosts of the network that is up, whoever built it; none: there is no such network, or not yet.
+pub fn running() -> Result<Option<Vec<Host>>> {
+    let Some(record) = Record::load(NAME)? else {
+        return Ok(None);
+    };
+    let namespaces = record.objects.iter().filter_map(|object| match object {
+        Object::Namespace { name, .. } => Some(name),
+        _ => None,
+    });
+    // Of those that a killed run began to remove, or to make, there is nothing to be had.
+    let (mut hosts, mut last) = (0, None);
+    for name in namespaces {
+        if !namespace::exists(name) {
+            return Ok(None);
+        }
+        hosts += 1;
+        last = Some(name);
+    }
+    let Some(last) = last else { return Ok(None) };
+    // Every host has one client of each network, and the last one gets its own last.
+    let links = namespace::inside(&namespace::open(last)?, ip::links)
+        .with_context(|| format!("look at the links of {last}"))?;
+    let of_network = |v: u16| links.iter().any(|link| link.ifname == format!("c{v}a"));
+    let vnis = (0..).take_while(|v| of_network(*v)).count();
+    let plan = Plan {
+        hosts,
+        vnis: u16::try_from(vnis).unwrap_or(u16::MAX),
+    };
+    Ok(plan.check().is_ok().then(|| plan.hosts()))
 }
 
 impl Network {

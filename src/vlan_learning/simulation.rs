@@ -2,7 +2,6 @@
 //! another, and what they fetch from each other.
 
 mod clients;
-mod ending;
 mod log;
 mod servers;
 mod tagger;

@@ -23,8 +23,8 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
-use super::ending::{Ending, Running, Woken, ending, reset};
 use super::log::Log;
+use crate::ending::{Ending, Running, Woken, ending, reset};
 use crate::privilege::{self, Scope};
 use response::Page;
 

@@ -26,8 +26,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::ending::{Ending, Running, Woken, ending, reset};
 use super::log::Log;
+use crate::ending::{Ending, Running, Woken, ending, reset};
 use crate::privilege::{self, Scope};
 use request::{Head, Request};
 

@@ -1,5 +1,5 @@
-//! How the threads of the simulation end: at once, wherever they wait, and without a socket that would
-//! keep their namespace.
+//! How threads of a simulation end: at once, wherever they wait, and without a socket that would keep their
+//! namespace.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::net::TcpStream;
@@ -15,17 +15,17 @@ use nix::sys::time::TimeSpec;
 
 /// Held by whoever started threads: dropping it asks them to end.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     _writer: PipeWriter,
 }
 
 /// A thread's view of it.
 #[derive(Debug, Clone)]
-pub(super) struct Ending(Arc<PipeReader>);
+pub(crate) struct Ending(Arc<PipeReader>);
 
 /// What a thread has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(crate) enum Woken {
     /// Something is ready, or the time has come.
     ToWork,
     /// It is to end.
@@ -33,35 +33,39 @@ pub(super) enum Woken {
 }
 
 /// For threads that are about to be started.
-pub(super) fn ending() -> io::Result<(Running, Ending)> {
+pub(crate) fn ending() -> io::Result<(Running, Ending)> {
     let (reader, writer) = io::pipe()?;
     Ok((Running { _writer: writer }, Ending(Arc::new(reader))))
 }
 
 impl Ending {
     /// Waits until one of these is ready or that moment has come, but no longer than to the end.
-    pub(super) fn wait<'a>(
+    pub(crate) fn wait<'a>(
         &'a self,
         fds: &mut Vec<PollFd<'a>>,
         until: Option<Instant>,
     ) -> io::Result<Woken> {
         // A pipe hangs up when its last writer goes; that needs no asking.
         fds.push(PollFd::new(self.0.as_fd(), PollFlags::empty()));
-        // In nanoseconds: rounded to poll's milliseconds it would wait too long, or spin.
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let result = ppoll(fds, left.map(TimeSpec::from_duration), None);
+        let result = wait(fds, until);
         let ended = fds.pop().is_some_and(|fd| fd.any() == Some(true));
-        match result {
-            Ok(_) | Err(Errno::EINTR) if ended => Ok(Woken::ToEnd),
-            Ok(_) | Err(Errno::EINTR) => Ok(Woken::ToWork),
-            Err(errno) => Err(errno.into()),
-        }
+        result.map(|()| if ended { Woken::ToEnd } else { Woken::ToWork })
+    }
+}
+
+/// Waits until one of these is ready or that moment has come.
+pub(crate) fn wait(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
+    // In nanoseconds: rounded to poll's milliseconds it would wait too long, or spin.
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    match ppoll(fds, left.map(TimeSpec::from_duration), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
 /// Closes a connection by a reset, of which nothing stays: a connection that is closed in order keeps the
 /// namespace until the other side has agreed, which may be never.
-pub(super) fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     let at_once = libc::linger {
         l_onoff: 1,
         l_linger: 0,
