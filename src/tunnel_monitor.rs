@@ -17,7 +17,7 @@ mod simulation;
 pub mod traffic;
 pub mod web;
 
-pub use arguments::{Arguments, Listen, Monitoring};
+pub use arguments::{Arguments, Command, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
 pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};

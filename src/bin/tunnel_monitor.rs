@@ -11,7 +11,9 @@ use netbpf::port::Port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tunnel_monitor::{Arguments, Keeper, Monitor, Outlets, Recorder, Simulation};
+use netbpf::tunnel_monitor::{
+    Arguments, Command, Keeper, Monitor, Outlets, Recorder, Simulation, traffic,
+};
 
 const NAME: &str = "tunnel_monitor";
 
@@ -23,6 +25,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Command::Traffic(arguments)) = &arguments.command {
+        let mut session = Session::start(arguments.session())?;
+        return traffic::run(arguments, &mut session);
+    }
     let mut session = Session::start(arguments.session())?;
     arguments.check()?;
     arguments.common.quieten_libbpf();

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use netsetup::topology::tunnel_monitor::Plan;
 
 use super::monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Setup};
+use super::traffic::TrafficArguments;
 use crate::Failure;
 use crate::http::HostName;
 use crate::options::Common;
@@ -31,10 +32,19 @@ const HTTP: u16 = 8080;
 /// Without --iface it builds a network to try it in: hosts in namespaces, connected by VXLAN, and monitors
 /// the first one. Enter ends it and undoes everything.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "tunnel_monitor", version)]
+#[command(
+    name = "tunnel_monitor",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 #[command(mut_arg("exempt", |it| it.hide(true)), mut_arg("dry_run", |it| it.hide(true)),
           mut_arg("confirm", |it| it.hide(true)))]
 pub struct Arguments {
+    /// What else to do than to monitor.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Hosts of the simulation
     #[arg(long, value_name = "N", default_value_t = 9, conflicts_with = "iface")]
     pub hosts: u16,
@@ -93,6 +103,13 @@ pub struct Monitoring {
     /// Take a flow out of the table when nothing came for so long; it stays in the sum of the forgotten
     #[arg(long, value_name = "TIME", value_parser = rate::seconds, default_value = "300s")]
     pub forget_after: Duration,
+}
+
+/// What else there is to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Send traffic through the tunnels of a running simulation
+    Traffic(TrafficArguments),
 }
 
 /// Where HTTP listens, if it does.

@@ -80,7 +80,7 @@ impl TrafficArguments {
             if left_out > 0 {
                 say(format_args!(
                     "{} of the default list left out: {sites} does not have these addresses",
-                    counted(left_out, "entry").replace("entrys", "entries")
+                    counted(left_out, "line")
                 ));
             }
         }
