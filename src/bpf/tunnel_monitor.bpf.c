@@ -668,14 +668,17 @@ int parse_inner(struct __sk_buff *skb)
 	__u32 slot;
 
 	advance(&cur, offsets >> 2 * OFFSET_BITS & OFFSET_MASK);
-	if (parse_layer(skb, &cur, mark >> PROTOCOL_SHIFT, end, &inner))
+	if (parse_layer(skb, &cur, mark >> PROTOCOL_SHIFT, end, &inner) ||
+	    inner.network >= MAX_HEADERS)
 		goto too_short;
 	if (skb->gso_size) {
 		next = inner.next;
-		if (inner.ip_version == 6 && is_extension(next)) {
-			if (!(mark & ARE_EXTENSIONS_PASSED) && cur.offset < MAX_HEADERS) {
+		if (inner.ip_version == 6 && is_extension(next) && cur.offset < MAX_HEADERS) {
+			if (!(mark & ARE_EXTENSIONS_PASSED)) {
 				skb->cb[TRANSPORT] = transport(next, WHOLE, cur.offset);
 				bpf_tail_call(skb, &parser, EXTENSIONS);
+				TELL(table_errors);
+				return PASS_ON;
 			}
 			next = skb->cb[TRANSPORT] & 0xff;
 			cur = cursor_at_start(skb);

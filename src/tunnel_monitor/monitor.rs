@@ -209,6 +209,8 @@ impl<'obj> Monitor<'obj> {
 
     /// Attaches to an interface that has appeared since. By TCX links this takes no capability.
     pub fn add(&mut self, port: &Port) -> Result<()> {
+        // A filter of ours would be replaced by the same one, which the first one's end would remove.
+        self.remove(port.ifindex);
         let _sides = [
             self.attach_one(HANDLE_INGRESS, port, Direction::Ingress)?,
             self.attach_one(HANDLE_EGRESS, port, Direction::Egress)?,

@@ -682,3 +682,31 @@ fn segments_are_counted_with_all_their_headers() {
         });
     });
 }
+
+/// Headers are looked for in the first 1,024 bytes, and what begins there is read to its end.
+#[test]
+fn headers_are_read_up_to_a_limit() {
+    rig::run("headers_are_read_up_to_a_limit", setup(), |rig| {
+        // The inner Ethernet header begins at that offset, behind one destination options header and a UDP.
+        for (begins, is_counted) in [(1006, true), (1014, false), (1022, false), (1030, false)] {
+            let extension = begins - ROOM - 40 - 16;
+            let mut options = vec![0; extension];
+            (options[0], options[1]) = (17, (extension / 8 - 1) as u8);
+            options.extend(vxlan_10000());
+            let frame = over_ipv6(60, &options, &[ETHERNET_IPV6, IPV6_INSIDE]);
+            let before = rig.tally();
+            rig.pass(Side::Ingress, &frame);
+            let mut after = before;
+            match is_counted {
+                true => {
+                    after.totals.rx_pkts += 1;
+                    after.totals.rx_bytes += frame.len() as u64;
+                }
+                false => after.uncounted.malformed += 1,
+            }
+            assert_eq!(rig.tally(), after, "inside begins at {begins}");
+        }
+        let inner = rig.flows().remove(0).0.inner;
+        assert_eq!(inner, inner6());
+    });
+}

@@ -26,6 +26,8 @@ pub enum Outcome {
 }
 
 struct Layer {
+    /// Where the IP header begins.
+    network: usize,
     /// Source and destination.
     ends: Option<[IpAddr; 2]>,
     tag_bytes: usize,
@@ -55,6 +57,7 @@ fn layer(frame: &[u8], at: usize, end: usize, protocol: u16) -> Option<Layer> {
     }
     let network = frame.len() - rest.len();
     let mut layer = Layer {
+        network,
         ends: None,
         tag_bytes,
         behind: network,
@@ -256,6 +259,9 @@ pub fn outcome(frame: &[u8], side: Side, setup: &Setup) -> Outcome {
     let Some(inner) = layer(frame, at, end, protocol) else {
         return Outcome::Malformed;
     };
+    if inner.network >= MOST {
+        return Outcome::Malformed;
+    }
     let is_egress = matches!(side, Side::Egress | Side::EgressRaw);
     let order = |[source, destination]: [IpAddr; 2]| match is_egress {
         true => (source, destination),
