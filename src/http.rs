@@ -270,6 +270,8 @@ async fn accept(listener: tokio::net::TcpListener, shared: Rc<Shared>) {
                 let place = Crowd::admit(&shared.crowd, peer.ip());
                 let task = converse(stream, Rc::clone(&shared), Rc::clone(&place));
                 place.is_held_by(tokio::task::spawn_local(task).abort_handle());
+                // Whoever has come in is looked at before somebody else can take the place.
+                tokio::task::yield_now().await;
             }
             Err(error) if is_the_peers(&error) => {}
             // Out of descriptors or memory: somebody has to go, and the rest wait.

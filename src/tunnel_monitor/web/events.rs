@@ -17,7 +17,7 @@ use super::lending::{Loan, Moment};
 use super::pieces::{self, Made};
 use super::{Feed, Monitor};
 use crate::tunnel_monitor::flow::Counts;
-use crate::tunnel_monitor::rows::{LONGEST, PIECE, put_address, put_counts, put_number};
+use crate::tunnel_monitor::rows::{PIECE, ROOM, put_address, put_counts, put_number};
 use crate::tunnel_monitor::sample::{Row, Sample, Uncounted};
 
 const SCHEMA: &str = "netbpf.tunnel_monitor.events/1";
@@ -64,7 +64,7 @@ enum Part {
 
 impl Stream {
     async fn piece(mut self) -> Made<Stream> {
-        let mut piece = Vec::with_capacity(PIECE);
+        let mut piece = Vec::with_capacity(ROOM);
         if self.told.is_none() {
             piece.extend_from_slice(RETRY.as_bytes());
         }
@@ -223,7 +223,7 @@ fn seconds(time: SystemTime) -> f64 {
 fn put_gone(gone: &[u32], from: usize, piece: &mut Vec<u8>) -> (usize, bool) {
     let mut place = from;
     for slot in gone.iter().skip(from) {
-        if piece.len() + LONGEST > PIECE {
+        if piece.len() >= PIECE {
             break;
         }
         piece.extend_from_slice(if place == from { b"data: " } else { b"" });
@@ -246,7 +246,7 @@ fn put_rows<'a>(
     piece: &mut Vec<u8>,
 ) -> Option<usize> {
     for (place, row) in rows {
-        if piece.len() + LONGEST > PIECE {
+        if piece.len() >= PIECE {
             return Some(place);
         }
         piece.extend_from_slice(if is_first { b"data: " } else { b"data: ," });

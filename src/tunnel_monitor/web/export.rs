@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::lending::Loan;
 use super::pieces::{self, Made};
 use super::{Monitor, Which};
-use crate::tunnel_monitor::rows::{Export, PIECE};
+use crate::tunnel_monitor::rows::{Export, ROOM};
 use crate::tunnel_monitor::sample::Sample;
 
 /// All rows, or that they are those which the reader has.
@@ -72,7 +72,7 @@ struct Reading {
 
 impl Reading {
     async fn piece(mut self) -> Made<Reading> {
-        let mut piece = Vec::with_capacity(PIECE);
+        let mut piece = Vec::with_capacity(ROOM);
         loop {
             if self.export.is_over() {
                 return None;
