@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::{Context as Polled, Poll};
+use std::task::{Context as Polled, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ use crowd::{Crowd, Place};
 pub use host::HostName;
 use host::Hosts;
 use refusal::Refusal;
-use wire::Wire;
+use wire::{Valve, Wire};
 
 /// Bytes of a request's line and headers, and of what waits in user space to be sent beyond the one piece
 /// that a handler has just made: handlers make pieces of about this size.
@@ -294,13 +294,19 @@ fn is_the_peers(error: &io::Error) -> bool {
 async fn converse(stream: TcpStream, shared: Rc<Shared>, place: Rc<Place>) {
     // Events are small and shall not wait for an acknowledgement; without it they do, no more.
     let _ = stream.set_nodelay(true);
-    let limits = shared.limits;
+    let (limits, valve) = (shared.limits, Rc::<Valve>::default());
+    let wire = Wire::new(stream, Rc::clone(&valve), limits.stalled);
     let service = service_fn(|request| {
-        let busy = place.begin();
+        let (busy, valve) = (place.begin(), Rc::clone(&valve));
         let shared = Rc::clone(&shared);
         Box::pin(async move {
             let response = answer(&shared, request).await;
-            Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| Answer {
+                body,
+                valve,
+                is_to_be_sent: false,
+                _busy: busy,
+            }))
         })
     });
     let mut connection = http1::Builder::new()
@@ -309,7 +315,7 @@ async fn converse(stream: TcpStream, shared: Rc<Shared>, place: Rc<Place>) {
         .max_header_size(HEAD)
         .max_headers(HEADERS)
         .max_buf_size(HEAD)
-        .serve_connection(TokioIo::new(Wire::new(stream, limits.stalled)), service);
+        .serve_connection(TokioIo::new(wire), service);
     // How it ended makes no difference: hyper has said to the peer what there was to say.
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     connection.into_parts().io.into_inner().part().await;
@@ -346,12 +352,15 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
 }
 
 /// An answer on its way; its connection is busy until it has been passed on.
-struct Tracked {
+struct Answer {
     body: Body,
+    valve: Rc<Valve>,
+    /// The last piece is to be offered to the reader before the next one is made.
+    is_to_be_sent: bool,
     _busy: crowd::Busy,
 }
 
-impl hyper::body::Body for Tracked {
+impl hyper::body::Body for Answer {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -359,7 +368,14 @@ impl hyper::body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Polled<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if std::mem::take(&mut self.is_to_be_sent) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(self.valve.poll_open(cx));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.is_to_be_sent = frame.is_some();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

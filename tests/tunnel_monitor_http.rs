@@ -1080,7 +1080,7 @@ fn role_of_a_server() {
     if env::var_os(ROLE).is_none() {
         return;
     }
-    let mut monitor = Monitor::of(Table::with(5000));
+    let mut monitor = Monitor::of(Table::with(2500));
     println!("\n{}", monitor.address());
     let (mut longest, mut published) = (Duration::ZERO, 0_u64);
     let is_over = AtomicBool::new(false);
@@ -1181,7 +1181,7 @@ fn an_attack_costs_little_and_keeps_nobody_out() {
         let address = attacked.address;
         let honest = || {
             let rows = get(address, "/data/tunnel.json").json();
-            assert_eq!(list(&rows).len(), 5000);
+            assert_eq!(list(&rows).len(), 2500);
             assert_eq!(get(address, "/").status, 200);
         };
         honest();

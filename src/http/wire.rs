@@ -1,8 +1,10 @@
 //! A connection whose reader has to go on reading.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::libc;
@@ -16,10 +18,38 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a peer may send after its last request before it is cut off.
 const DISREGARDED: usize = 64 * 1024;
 
+/// Stands between an answer and its connection: while the reader takes nothing, no more of the answer is
+/// made. (hyper alone would go on until it holds 8 KiB.)
+#[derive(Default)]
+pub(super) struct Valve {
+    is_shut: Cell<bool>,
+    /// Whom to tell when it opens.
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Valve {
+    /// Whether the next piece may be made; if not, the task is woken when it may.
+    pub(super) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_shut.get() {
+            self.waiting.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn open(&self) {
+        self.is_shut.set(false);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
 /// A connection. Unless both sides have parted in order, dropping it resets it: what was not sent goes at
 /// once, and with it what keeps the network namespace.
 pub(super) struct Wire {
     stream: TcpStream,
+    valve: Rc<Valve>,
     patience: Duration,
     /// Since when nothing could be written: runs out when patience has.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -27,9 +57,10 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, patience: Duration) -> Wire {
+    pub(super) fn new(stream: TcpStream, valve: Rc<Valve>, patience: Duration) -> Wire {
         Wire {
             stream,
+            valve,
             patience,
             stalled: None,
             parted: false,
@@ -44,7 +75,7 @@ impl Wire {
         }
         let deadline = Instant::now() + FAREWELL;
         let mut disregarded = 0;
-        let mut bytes = [0; 1024];
+        let mut bytes = [0; 256];
         while disregarded < DISREGARDED {
             match timeout_at(deadline, self.stream.read(&mut bytes)).await {
                 Ok(Ok(0)) => {
@@ -65,8 +96,10 @@ impl Wire {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
+            self.valve.open();
             return written;
         }
+        self.valve.is_shut.set(true);
         let patience = self.patience;
         let stalled = self
             .stalled

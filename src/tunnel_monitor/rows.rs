@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use super::flow::{Counts, Flow};
 use super::sample::Sample;
 
-/// Bytes that are put together before they go out; the last row may go beyond. hyper takes another piece
-/// while it holds less than this, so a reader who stalls costs one.
-pub(super) const PIECE: usize = 8 * 1024;
+/// Bytes that are put together before they go out; the last row may go beyond. Every reader who stalls has
+/// one of them.
+pub(super) const PIECE: usize = 4 * 1024;
 /// Room for a piece.
 pub(super) const ROOM: usize = PIECE + LONGEST;
 /// No row is longer: names of fields, ten addresses of IPv6, twenty numbers of 64 bits.
