@@ -9,6 +9,7 @@ pub mod load;
 pub mod mac;
 mod map_value;
 mod mapped;
+pub mod metrics;
 pub mod neighbor_sharing;
 pub mod netlink;
 mod notation;

@@ -6,6 +6,7 @@ mod arguments;
 mod config;
 mod demo;
 mod interfaces;
+mod metrics;
 mod picture;
 mod report;
 mod sharing;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cidr::Cidr;
 use crate::failure::say;
+use crate::metrics::Address;
 use crate::rate;
 use crate::session;
 use crate::tc::Method;
@@ -41,6 +42,11 @@ pub struct Common {
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Attach::Auto)]
     pub attach: Attach,
 
+    /// Serve metrics to Prometheus (OpenMetrics) at this address, e.g. 127.0.0.1:9101 or [::1]:9101;
+    /// without a host it is 127.0.0.1 [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Address>,
+
     /// Say on stderr what is done
     #[arg(short, long)]
     pub verbose: bool,
@@ -65,7 +71,8 @@ impl Common {
             interval: self.interval,
             confirm: self.confirm,
             reload: false,
-            seconds: false,
+            // Metrics are published each second.
+            seconds: self.metrics.is_some(),
         }
     }
 

@@ -12,6 +12,7 @@ mod label;
 pub mod machine;
 mod maps;
 mod metering;
+mod metrics;
 mod picture;
 mod pins;
 mod report;

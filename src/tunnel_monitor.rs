@@ -5,7 +5,9 @@
 mod arguments;
 mod files;
 mod flow;
+mod groups;
 mod keeper;
+mod metrics;
 mod monitor;
 mod picture;
 mod recorder;
@@ -19,6 +21,8 @@ pub mod web;
 
 pub use arguments::{Arguments, Command, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
+pub use groups::{Groups, Network, Pair};
+pub use metrics::figures;
 pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
 pub use recorder::{Outlets, Recorder};

@@ -8,6 +8,7 @@ mod directory;
 mod interfaces;
 mod keeper;
 mod mapping;
+mod metrics;
 mod picture;
 mod report;
 mod roster;

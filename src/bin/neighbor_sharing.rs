@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use netbpf::failure::{self, say};
+use netbpf::metrics::Exporter;
 use netbpf::neighbor_sharing::{Arguments, Demo, Ports, Reporter, Sharing, Simulation, labels};
 use netbpf::netlink::LinkWatch;
 use netbpf::port;
@@ -28,15 +29,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     arguments.common.quieten_libbpf();
     privilege::require(arguments.capabilities())?;
     preflight::kernel_floor()?;
+    let metrics = Exporter::bind(NAME, arguments.common.metrics)?;
     if arguments.simulated() {
-        simulate(arguments, &mut session)
+        simulate(arguments, &mut session, metrics)
     } else {
-        share(arguments, &mut session)
+        share(arguments, &mut session, metrics)
     }
 }
 
 /// The original's example: a network of its own, until Enter.
-fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
+fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
     let mut simulation = Simulation::build(arguments, session)?;
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(simulation.ports()?)?;
@@ -46,12 +48,13 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
     simulation.start_servers(session)?;
 
     let mut reporter = Reporter::new(arguments.common.json);
+    metrics.serve(|| reporter.figures(&sharing))?;
     let outcome = if arguments.demo {
         let demo = Demo::run(&simulation, sharing.config(), session);
         demo.and_then(|demo| demo.print(arguments.common.json))
     } else {
         let introduced = simulation.introduce();
-        introduced.and_then(|()| watch(arguments, session, &mut sharing, &mut reporter))
+        introduced.and_then(|()| watch(arguments, session, &mut sharing, &mut reporter, metrics))
     };
     let concluded = reporter.conclude(&sharing);
     drop(sharing);
@@ -59,7 +62,7 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
 }
 
 /// The same on interfaces that are there.
-fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
+fn share(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
     let ports = Ports::find(arguments)?;
     let _locks = port::claim(NAME, ports.all())?;
     port::remove_leftovers(NAME, &ports.all().collect::<Vec<_>>(), &labels())?;
@@ -71,12 +74,13 @@ fn share(arguments: &Arguments, session: &mut Session) -> Result<()> {
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;
+    metrics.serve(|| reporter.figures(&sharing))?;
     say(format_args!("{}", sharing.config()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));
     }
 
-    let watched = watch(arguments, session, &mut sharing, &mut reporter);
+    let watched = watch(arguments, session, &mut sharing, &mut reporter, metrics);
     sharing.detach();
     let concluded = reporter.conclude(&sharing);
     watched.and(concluded)
@@ -88,6 +92,7 @@ fn watch(
     session: &mut Session,
     sharing: &mut Sharing<'_>,
     reporter: &mut Reporter,
+    mut metrics: Exporter,
 ) -> Result<()> {
     let mut links = LinkWatch::over(&sharing.config().links()?)?;
     let reason = session.attend(&mut links, |event| match event {
@@ -95,7 +100,7 @@ fn watch(
             if let Some(notice) = sharing.tend()? {
                 say(format_args!("{notice}"));
             }
-            Ok(())
+            metrics.publish(|| reporter.figures(sharing))
         }
         Event::Tick => reporter.interim(sharing),
         _ => Ok(()),

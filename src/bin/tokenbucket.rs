@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use netbpf::failure::{self, say};
-use netbpf::netlink::{LinkWatch, Netlink};
-use netbpf::port::{self, Port};
+use netbpf::metrics::Exporter;
+use netbpf::netlink::LinkWatch;
+use netbpf::port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
@@ -35,15 +36,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         return command.run();
     }
     preflight::kernel_floor()?;
+    let metrics = Exporter::bind(NAME, arguments.common.metrics)?;
     if arguments.simulated() {
-        simulate(arguments, &mut session)
+        simulate(arguments, &mut session, metrics)
     } else {
-        limit(arguments, &mut session)
+        limit(arguments, &mut session, metrics)
     }
 }
 
 /// Three senders and a receiver, until Enter.
-fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
+fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
     let mut simulation = Simulation::build(arguments, session)?;
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(simulation.ports()?)?;
@@ -53,6 +55,7 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
     simulation.start_traffic()?;
 
     let mut reporter = Reporter::new(arguments.common.json);
+    metrics.serve(|| reporter.figures(metering.maps(), metering.sweeper()))?;
     let watched = if arguments.demo {
         simulation.demonstrate(session)
     } else {
@@ -63,6 +66,7 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
                 session,
                 &mut metering,
                 &mut reporter,
+                metrics,
                 Some(&simulation),
             )
         })
@@ -74,8 +78,8 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
 }
 
 /// On interfaces that are there.
-fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
-    let ports = find_ports(arguments)?;
+fn limit(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
+    let ports = arguments.ports()?;
     let _locks = port::claim(NAME, &ports)?;
     port::remove_leftovers(NAME, &ports.iter().collect::<Vec<_>>(), &labels())?;
     let predecessor = Attached::predecessor(&ports, arguments.pinned())?;
@@ -97,12 +101,20 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;
+    metrics.serve(|| reporter.figures(metering.maps(), metering.sweeper()))?;
     say(format_args!("{}", metering.config()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));
     }
 
-    let mut watched = watch(arguments, session, &mut metering, &mut reporter, None);
+    let mut watched = watch(
+        arguments,
+        session,
+        &mut metering,
+        &mut reporter,
+        metrics,
+        None,
+    );
     metering.detach();
     if arguments.pinned() {
         watched = watched.and(metering.leave());
@@ -112,28 +124,21 @@ fn limit(arguments: &Arguments, session: &mut Session) -> Result<()> {
     watched.and(concluded)
 }
 
-/// The interfaces that the command line names.
-fn find_ports(arguments: &Arguments) -> Result<Vec<Port>> {
-    let mut netlink = Netlink::open()?;
-    let links = port::expand(&mut netlink, &arguments.iface)?;
-    let roles: Vec<_> = links.iter().map(|link| (link, "to be limited")).collect();
-    port::check_roles(&roles, &netlink.links()?)?;
-    links.iter().map(Port::try_from).collect()
-}
-
 /// Until the session ends, or an interface does.
 fn watch(
     arguments: &Arguments,
     session: &mut Session,
     metering: &mut Metering<'_>,
     reporter: &mut Reporter,
+    mut metrics: Exporter,
     simulation: Option<&Simulation>,
 ) -> Result<()> {
     let mut links = LinkWatch::over(&metering.config().links()?)?;
     let reason = session.attend(&mut links, |event| match event {
         Event::Second => {
             simulation.map_or(Ok(()), Simulation::check)?;
-            metering.tend()
+            metering.tend()?;
+            metrics.publish(|| reporter.figures(metering.maps(), metering.sweeper()))
         }
         Event::Tick => reporter.interim(metering.maps(), metering.sweeper()),
         _ => Ok(()),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use netbpf::failure::{self, say};
+use netbpf::metrics::Exporter;
 use netbpf::netlink::{LinkWatch, Netlink};
 use netbpf::port;
 use netbpf::preflight;
@@ -28,15 +29,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     arguments.common.quieten_libbpf();
     privilege::require(arguments.capabilities())?;
     preflight::kernel_floor()?;
+    let metrics = Exporter::bind(NAME, arguments.common.metrics)?;
     if arguments.simulated() {
-        simulate(arguments, &mut session)
+        simulate(arguments, &mut session, metrics)
     } else {
-        demux(arguments, &mut session)
+        demux(arguments, &mut session, metrics)
     }
 }
 
 /// The original's example: a network of its own, until Enter.
-fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
+fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
     let mut simulation = Simulation::build(arguments, session)?;
     let table = simulation.table(arguments)?;
     let mut object = MaybeUninit::uninit();
@@ -53,12 +55,16 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
     simulation.start()?;
 
     let mut reporter = Reporter::new(arguments.common.json);
+    metrics.serve(|| reporter.figures(&demux, &table.mapping))?;
     let mut links = LinkWatch::over(&table.links()?)?;
     let watched = if arguments.demo {
         simulation.demonstrate(session)
     } else {
         let tend = |event: &Event| match event {
-            Event::Second => simulation.tend(),
+            Event::Second => {
+                simulation.tend()?;
+                metrics.publish(|| reporter.figures(&demux, &table.mapping))
+            }
             Event::Tick => reporter.interim(&demux, &table.mapping),
             _ => Ok(()),
         };
@@ -71,7 +77,7 @@ fn simulate(arguments: &Arguments, session: &mut Session) -> Result<()> {
 }
 
 /// The same on interfaces that are there.
-fn demux(arguments: &Arguments, session: &mut Session) -> Result<()> {
+fn demux(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) -> Result<()> {
     let mut table = arguments.table()?;
     table.placed = table.placed.complete()?;
     let mut keeper = Keeper::new(arguments, table)?;
@@ -86,12 +92,14 @@ fn demux(arguments: &Arguments, session: &mut Session) -> Result<()> {
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;
+    metrics.serve(|| reporter.figures(&demux, keeper.mapping()))?;
     say(format_args!("{}", keeper.table()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));
     }
 
     let watched = session.attend_all(&mut links, |event| match event {
+        Event::Second => metrics.publish(|| reporter.figures(&demux, keeper.mapping())),
         Event::Tick => reporter.interim(&demux, keeper.mapping()),
         Event::Reload => keeper.reload(&mut demux),
         Event::Link(link) => keeper.follow(link, &mut demux),

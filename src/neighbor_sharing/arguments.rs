@@ -24,7 +24,7 @@ use crate::session;
 #[command(name = "neighbor_sharing", version, max_term_width = 100)]
 pub struct Arguments {
     /// Measure TCP to a neighbor and to a LAN client of the simulation for 10 s, then end
-    #[arg(long, conflicts_with_all = ["wan", "duration", "confirm"])]
+    #[arg(long, conflicts_with_all = ["wan", "duration", "confirm", "metrics"])]
     pub demo: bool,
 
     /// The interface of the shared link

@@ -99,7 +99,7 @@ pub(super) struct Events {
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
-    printer: Printer,
+    pub(super) printer: Printer,
     started: Instant,
     last: Instant,
     last_bytes: HashMap<(Class, Way), u64>,
@@ -215,7 +215,7 @@ impl Address {
     }
 }
 
-fn unattributed(sharing: &Sharing<'_>) -> Result<PerWay<Counter>> {
+pub(super) fn unattributed(sharing: &Sharing<'_>) -> Result<PerWay<Counter>> {
     let mut sum = PerWay::default();
     for slot in 0..FIRST_SLOT {
         sum += sharing.table().counts_in(slot)?;
@@ -223,7 +223,7 @@ fn unattributed(sharing: &Sharing<'_>) -> Result<PerWay<Counter>> {
     Ok(sum)
 }
 
-fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
+pub(super) fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
     let quota = sharing.config().quota();
     let row = |(index, (port, class)): (u32, (&Port, Class))| {
         let addresses = sharing.table().owned_by(index)?;
@@ -237,7 +237,7 @@ fn ports(sharing: &Sharing<'_>) -> Result<Vec<PortReport>> {
     (0..).zip(sharing.config().ports()).map(row).collect()
 }
 
-fn events(sharing: &Sharing<'_>) -> Result<Events> {
+pub(super) fn events(sharing: &Sharing<'_>) -> Result<Events> {
     let mut sum = Events::default();
     for cpu in sharing.events()? {
         sum.control += cpu.control;

@@ -10,8 +10,9 @@ use super::key::Key;
 use super::machine::Machine;
 use super::rule::{Pace, Rule};
 use crate::Failure;
+use crate::netlink::Netlink;
 use crate::options::Common;
-use crate::port::Port;
+use crate::port::{self, Port};
 use crate::privilege::Cap;
 use crate::rate::Size;
 use crate::session;
@@ -37,7 +38,7 @@ pub struct Arguments {
     pub command: Option<Command>,
 
     /// Show what the simulation's senders get through for 10 s, then end
-    #[arg(long, conflicts_with_all = ["iface", "duration", "confirm"])]
+    #[arg(long, conflicts_with_all = ["iface", "duration", "confirm", "metrics"])]
     pub demo: bool,
 
     /// The interfaces (names or globs)
@@ -247,6 +248,15 @@ impl Arguments {
             seconds: true,
             ..self.common.session()
         }
+    }
+
+    /// The interfaces that are named.
+    pub fn ports(&self) -> Result<Vec<Port>> {
+        let mut netlink = Netlink::open()?;
+        let links = port::expand(&mut netlink, &self.iface)?;
+        let roles: Vec<_> = links.iter().map(|link| (link, "to be limited")).collect();
+        port::check_roles(&roles, &netlink.links()?)?;
+        links.iter().map(Port::try_from).collect()
     }
 
     /// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a

@@ -87,7 +87,7 @@ pub(super) struct PassedOver {
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
-    printer: Printer,
+    pub(super) printer: Printer,
     started: Instant,
     last: Instant,
     last_events: Events,

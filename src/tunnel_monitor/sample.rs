@@ -92,7 +92,7 @@ pub struct Row<'a> {
 
 impl Span {
     /// What passed in a slot. Columns are as long as there were slots in use then.
-    fn passed(&self, slot: usize) -> Counts {
+    pub fn passed(&self, slot: usize) -> Counts {
         figure(&self.after, slot) - figure(&self.before, slot)
     }
 

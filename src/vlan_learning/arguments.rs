@@ -50,7 +50,7 @@ pub struct Arguments {
     pub tagger: TaggedBy,
 
     /// End the simulation when its clients have fetched their pages
-    #[arg(long, conflicts_with_all = ["trunk", "config", "duration", "confirm"])]
+    #[arg(long, conflicts_with_all = ["trunk", "config", "duration", "confirm", "metrics"])]
     pub demo: bool,
 
     /// The interface that the clients' VLANs come in by
@@ -162,7 +162,7 @@ impl Arguments {
     /// What ends the run, and how often it wakes.
     pub fn session(&self) -> session::Options {
         session::Options {
-            seconds: self.simulated(),
+            seconds: self.simulated() || self.common.metrics.is_some(),
             reload: self.config.is_some(),
             ..self.common.session()
         }

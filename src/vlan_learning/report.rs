@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::demux::{Demux, Removed, Traffic, Volume};
 use super::mapping::Mapping;
+use super::metrics::Lasting;
 use super::simulation::PROMPT;
 use super::tags::Tags;
 use crate::mac::Mac;
@@ -105,8 +106,10 @@ pub(super) struct Events {
 /// Takes reports and prints them.
 #[derive(Debug)]
 pub struct Reporter {
-    printer: Printer,
+    pub(super) printer: Printer,
     started: Instant,
+    /// Series of metrics that outlive what they are about.
+    pub(super) lasting: Lasting,
 }
 
 impl Reporter {
@@ -115,6 +118,7 @@ impl Reporter {
         Reporter {
             printer: Printer::new(json, PROMPT),
             started: Instant::now(),
+            lasting: Lasting::default(),
         }
     }
 
@@ -216,7 +220,7 @@ fn strangers(demux: &Demux<'_>) -> Result<Vec<Stranger>> {
     Ok(strangers)
 }
 
-fn events(demux: &Demux<'_>) -> Result<Events> {
+pub(super) fn events(demux: &Demux<'_>) -> Result<Events> {
     let mut sum = Events::default();
     for cpu in demux.events()? {
         sum.untagged += cpu.untagged;
