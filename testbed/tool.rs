@@ -112,6 +112,17 @@ impl Tool {
         sandbox: &Sandbox,
         calls: impl IntoIterator<Item = &'w str>,
     ) {
+        self.assert_needs(sandbox, "CAP_BPF", calls);
+    }
+
+    /// The same of calls that need these capabilities.
+    #[track_caller]
+    pub fn assert_needs<'w>(
+        &self,
+        sandbox: &Sandbox,
+        capabilities: &str,
+        calls: impl IntoIterator<Item = &'w str>,
+    ) {
         // Where everybody can reach it: a checkout may be under /root.
         let copy = format!("/run/{}", self.name());
         step("copy the tool", std::fs::copy(self.path, &copy));
@@ -120,7 +131,7 @@ impl Tool {
             let mut command = Command::new(&copy);
             command.args(arguments.split_whitespace());
             command.uid(NOBODY).gid(NOBODY);
-            self.assert_command_refused(sandbox, &before, command, 3, "CAP_BPF");
+            self.assert_command_refused(sandbox, &before, command, 3, capabilities);
         }
         step("remove the copy", std::fs::remove_file(copy));
     }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use netsetup::topology::tunnel_monitor::{Network, Plan, build};
 use nix::sys::signal::Signal;
@@ -83,10 +84,27 @@ fn entries(stdout: &str) -> Vec<Entry> {
     last.entries
 }
 
+/// A list in a file, while this lives.
+struct List;
+
+impl List {
+    fn new(text: &str) -> List {
+        step("write a list", fs::write(LIST, text));
+        List
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // A test that failed may have taken it away.
+        let _ = fs::remove_file(LIST);
+    }
+}
+
 /// Sends that list to its end.
 #[track_caller]
 fn send(sandbox: &Sandbox, list: &str) -> Vec<Entry> {
-    step("write a list", fs::write(LIST, list));
+    let _list = List::new(list);
     let ended = start(sandbox, &format!("--file {LIST}")).finish(ENDS_WITHIN);
     ended.assert_code(0);
     assert_eq!(ended.stderr, "");
@@ -320,7 +338,7 @@ fn in_a_smaller_network_the_default_list_is_shorter() {
             ended.assert_code(0);
             assert_eq!(
                 ended.stderr,
-                "tunnel_monitor: 9 entries of the default list left out: this network of 3 hosts and 2 VNIs \
+                "9 lines of the default list left out: this network of 3 hosts and 2 VNIs \
              does not have these addresses\n"
             );
             let entries = entries(&ended.stdout);
@@ -362,7 +380,7 @@ fn no_more_is_sent_than_the_rate_allows() {
     sandbox::run("no_more_is_sent_than_the_rate_allows", |sandbox| {
         let network = network(2, 1);
         let list = "host0 192.168.0.2 udp rate=100\nhost0 192.168.0.2 tcp rate=800kbit\n";
-        step("write a list", fs::write(LIST, list));
+        let _list = List::new(list);
         let process = start(sandbox, &format!("--file {LIST} --duration 1"));
         let ended = process.finish(ENDS_WITHIN);
         ended.assert_code(0);
@@ -395,16 +413,18 @@ fn what_cannot_be_sent_is_refused_in_one_line() {
     sandbox::run("what_cannot_be_sent_is_refused_in_one_line", |sandbox| {
         let none = "no network of tunnel_monitor is up: start `tunnel_monitor`";
         TOOL.assert_refused(sandbox, "traffic", 5, none);
-        let list = |text: &str| step("write a list", fs::write(LIST, text));
         let with_list = format!("traffic --file {LIST}");
-        list("host0 192.168.0.2 pong");
+        let _list = List::new("host0 192.168.0.2 pong");
         let words = format!("{LIST}:1:19: pong is none of ping, udp, tcp");
         TOOL.assert_refused(sandbox, &with_list, 2, &words);
         let network = network(2, 1);
-        list("\n  host2 192.168.0.2 ping");
+        step(
+            "write a list",
+            fs::write(LIST, "\n  host2 192.168.0.2 ping"),
+        );
         let words = format!("{LIST}:2:3: there is no host2 in this network of 2 hosts and 1 VNI");
         TOOL.assert_refused(sandbox, &with_list, 2, &words);
-        list("host0 192.168.0.3 udp");
+        step("write a list", fs::write(LIST, "host0 192.168.0.3 udp"));
         let words =
             format!("{LIST}:1:1: nobody has 192.168.0.3 in this network of 2 hosts and 1 VNI");
         TOOL.assert_refused(sandbox, &with_list, 2, &words);
@@ -429,7 +449,7 @@ fn what_cannot_be_sent_is_refused_in_one_line() {
 #[test]
 fn without_privileges_it_says_what_is_missing() {
     sandbox::run("without_privileges_it_says_what_is_missing", |sandbox| {
-        TOOL.assert_needs_root(sandbox, ["traffic"]);
+        TOOL.assert_needs(sandbox, "CAP_NET_RAW, CAP_SYS_ADMIN", ["traffic"]);
     });
 }
 
@@ -461,6 +481,15 @@ fn it_ends_with_the_network_when_it_is_told_to_and_when_it_is_killed() {
     sandbox::run(name, |sandbox| {
         let before = sandbox.snapshot();
         let first = network(2, 1);
+        // A bridge says so a moment after its first port forwards.
+        for host in first.hosts() {
+            let place = Place::named(&host.namespace);
+            let deadline = Instant::now() + SOON;
+            while !place.ip("-o link show dev br0").contains("state UP") {
+                assert!(Instant::now() < deadline, "br0 is not up");
+                sleep(Duration::from_millis(10));
+            }
+        }
         let up = sandbox.snapshot();
         let start = || {
             let process = start(sandbox, "--interval 0.1");
@@ -504,7 +533,7 @@ fn the_table_fits_a_terminal() {
                     host1 fd00:c0a8::1 udp count=1200 rate=10000 size=1402\n\
                     host1 192.168.0.1 tcp total=2mb rate=1gbit\n\
                     host0 10.0.0.1 ping count=1\n";
-        step("write a list", fs::write(LIST, list));
+        let _list = List::new(list);
         let ended = sandbox
             .start(TOOL.command(&format!("traffic --file {LIST}")))
             .finish(ENDS_WITHIN);

@@ -121,7 +121,7 @@ fn assert_client(host: &Host, client: &Client, h: usize, v: usize) {
     );
     let (bridge, port, tunnel) = (format!("br{v}"), format!("c{v}b"), format!("vxlan{v}"));
     assert_link(host, &client.device, &["mtu 1450 ", "state UP"]);
-    assert_link(host, &bridge, &[" bridge ", "UP,LOWER_UP"]);
+    assert_link(host, &bridge, &[" bridge ", "NOARP,UP,LOWER_UP"]);
     let master = format!("master {bridge} ");
     assert_link(host, &port, &[&master, "state UP", "state forwarding"]);
     let id = format!("vxlan id {} group 239.1.1.{} dev eth0 ", client.vni, v + 1);

@@ -172,7 +172,7 @@ impl Client {
     /// Its bridge, its tunnel and the cable to it, which are in its host.
     fn links(&self) -> [Link; 3] {
         let v = self.network;
-        let bridge = format!("br{v}");
+        let bridge = self.bridge();
         let tunnel = Vxlan {
             vni: self.vni,
             ends: Ends::Group {
@@ -189,6 +189,10 @@ impl Client {
         ]
     }
 
+    fn bridge(&self) -> String {
+        format!("br{}", self.network)
+    }
+
     fn tunnel(&self) -> String {
         format!("vxlan{}", self.network)
     }
@@ -201,6 +205,8 @@ impl Client {
     fn configuration(&self) -> Vec<String> {
         let device = &self.device;
         let mut lines = vec![
+            // It is in one namespace with its client, and would answer for the client's address.
+            format!("link set dev {} arp off", self.bridge()),
             format!("link set dev {device} mtu {MTU}"),
             ip::address_line(device, IpAddr::V4(self.ipv4), IPV4_PREFIX),
         ];

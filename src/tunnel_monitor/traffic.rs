@@ -73,6 +73,11 @@ impl TrafficArguments {
     /// The entries, as far as this network has who they are about.
     fn entries(&self, sites: &Sites) -> Result<Vec<list::Entry>> {
         let mut entries = list::read(self.file.as_deref())?;
+        let heavy = self
+            .heavy
+            .as_ref()
+            .map(|who| sites.heavy(who))
+            .transpose()?;
         if self.file.is_none() {
             let all = entries.len();
             sites.keep_known(&mut entries);
@@ -84,9 +89,7 @@ impl TrafficArguments {
                 ));
             }
         }
-        if let Some(who) = &self.heavy {
-            entries.extend(sites.heavy(who)?);
-        }
+        entries.extend(heavy.into_iter().flatten());
         if entries.is_empty() {
             return Err(Failure::Usage("there is nothing to send".into()).into());
         }
