@@ -128,13 +128,11 @@ impl Netlink {
         Ok(absent(answer, &[Errno::ENODEV])?.flatten())
     }
 
-    /// The IP addresses of the link `ifindex`.
-    pub fn addresses(&mut self, ifindex: u32) -> Result<Vec<Address>> {
+    /// The IP addresses of all links.
+    pub fn addresses(&mut self) -> Result<Vec<Address>> {
         let request = Request::new(libc::RTM_GETADDR, DUMP, &[0; IFADDRMSG]);
         let all = self.socket.dump(&request, read_address);
-        let mut addresses = all.context("list addresses")?;
-        addresses.retain(|address| address.ifindex == ifindex);
-        Ok(addresses)
+        all.context("list addresses")
     }
 
     /// The link over which packets to `destination` leave, sent from `source` if that is given

@@ -1,12 +1,13 @@
 //! Interfaces that programs are attached to: named, claimed, cleared of what a killed run left.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use netsetup::instance::Instance;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Failure;
 use crate::failure::say;
 use crate::netlink::{Link, Netlink};
-use crate::preflight::{self, LinkLayer};
+use crate::preflight::{self, LinkLayer, TcpSessions};
 use crate::tc;
 
 /// An interface that programs are attached to.
@@ -86,10 +87,9 @@ pub fn check_roles(roles: &[(&Link, &str)], all: &[Link]) -> Result<(), Failure>
 
 /// Says whose connections are about to be limited.
 pub fn warn<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Result<()> {
-    let mut netlink = Netlink::open()?;
+    let sessions = TcpSessions::read(&mut Netlink::open()?)?;
     for port in ports {
-        let sessions = preflight::sessions_over(&mut netlink, port.ifindex)?;
-        if let Some(warning) = preflight::warning(&port.name, &sessions) {
+        if let Some(warning) = preflight::warning(&port.name, &sessions.over(port.ifindex)) {
             say(format_args!("{warning}"));
         }
     }
@@ -103,10 +103,19 @@ pub fn lock_of(tool: &str, interface: &str) -> String {
 
 /// One lock for each interface: what one instance does there, another one would undo.
 pub fn claim<'a>(tool: &str, ports: impl IntoIterator<Item = &'a Port>) -> Result<Vec<Instance>> {
+    take_all_descriptors()?;
     ports
         .into_iter()
         .map(|port| Instance::claim(&lock_of(tool, &port.name)))
         .collect()
+}
+
+/// Lets this process open as many files as it may. The usual 1,024 are not enough for a few hundred
+/// interfaces, each with its lock and a link for each program.
+fn take_all_descriptors() -> Result<()> {
+    let limit = Resource::RLIMIT_NOFILE;
+    let (_, most) = getrlimit(limit).context("read the limit of open files")?;
+    setrlimit(limit, most, most).context("raise the limit of open files")
 }
 
 /// Removes what a killed run of the tool left at any interface, where it could only attach by filters.

@@ -10,4 +10,4 @@ pub use interfaces::{
     present_interfaces,
 };
 pub use kernel::kernel_floor;
-pub use tcp::{TcpSession, sessions_over, standing_on, warning};
+pub use tcp::{TcpSession, TcpSessions, standing_on, warning};

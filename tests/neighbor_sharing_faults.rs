@@ -4,7 +4,7 @@
 #[path = "../netsetup/tests/kill_point/mod.rs"]
 mod kill_point;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -296,6 +296,37 @@ fn an_interface_of_the_user_that_goes_ends_it() {
                 );
             }
         }
+    });
+}
+
+/// A lock and two links for each: the usual 1,024 open files are used up by 340 interfaces.
+#[test]
+fn more_interfaces_than_open_files_are_usual_take_part() {
+    let name = "more_interfaces_than_open_files_are_usual_take_part";
+    sandbox::run(name, |sandbox| {
+        let _interfaces = interfaces();
+        let here = Place::here();
+        let more: Vec<Veth> = (0..30)
+            .map(|number| {
+                Veth::new(
+                    (&here, &format!("far{number}")),
+                    (&here, &format!("n{number}")),
+                )
+            })
+            .collect();
+        let mut limited = Command::new("sh");
+        let tool = TOOL
+            .command("")
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
+        let arguments = "--wan wan0 --lan lan0 --neighbor nb0 n? n??";
+        limited.args(["-c", &format!("ulimit -S -n 64; exec {tool} {arguments}")]);
+        let process = sandbox.start(limited);
+        process.wait_for_error("Sharing ", READY_WITHIN);
+        process.signal(Signal::SIGTERM);
+        process.finish(ENDS_WITHIN).assert_code(0);
+        drop(more);
     });
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use netbpf::Failure;
 use netbpf::netlink::{Link, Netlink};
 use netbpf::preflight::{
-    LinkLayer, TcpSession, expand_interfaces, find_interface, link_layer, sessions_over, warning,
+    LinkLayer, TcpSession, TcpSessions, expand_interfaces, find_interface, link_layer, warning,
 };
 use testbed::namespace::{Namespace, Place};
 use testbed::sandbox;
@@ -125,10 +125,8 @@ fn sessions_are_found_by_the_way_their_packets_go() {
         let own = TcpListener::bind("192.0.2.1:0").unwrap();
         let to_self = TcpStream::connect(own.local_addr().unwrap()).unwrap();
 
-        let mut netlink = Netlink::open().unwrap();
-        let mut over = |name: &str| -> Vec<TcpSession> {
-            sessions_over(&mut netlink, link(name).ifindex).unwrap()
-        };
+        let sessions = TcpSessions::read(&mut Netlink::open().unwrap()).unwrap();
+        let over = |name: &str| -> Vec<TcpSession> { sessions.over(link(name).ifindex) };
         let ends = |sessions: &[TcpSession]| -> Vec<(SocketAddr, SocketAddr)> {
             let mut ends: Vec<_> = sessions
                 .iter()

@@ -85,7 +85,8 @@ impl<'obj> Sharing<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Sharing<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let mut open = NeighborSharingSkelBuilder::default().open(object)?;
+        let open = NeighborSharingSkelBuilder::default().open(object);
+        let mut open = open.context("open the BPF programs")?;
         size_maps(&mut open, &config)?;
         set_knobs(&mut open, &config, tick)?;
         let placements = config.placements();

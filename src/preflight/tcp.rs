@@ -35,54 +35,76 @@ impl fmt::Display for TcpSession {
     }
 }
 
-/// The established TCP sessions, in the network namespace of the calling thread, whose packets
-/// leave over this interface: directly, through its bridge or bond, or through a VLAN on it. The
-/// own ssh session comes first. Sessions within the host are not counted; those of other
-/// namespaces, routed through, are not seen.
-pub fn sessions_over(netlink: &mut Netlink, ifindex: u32) -> Result<Vec<TcpSession>> {
-    let links = netlink.links()?;
-    if links
-        .iter()
-        .any(|link| link.ifindex == ifindex && link.arphrd == ARPHRD_LOOPBACK)
-    {
-        return Ok(Vec::new());
-    }
-    let above = standing_on(ifindex, &links);
-    let mut addresses = BTreeSet::new();
-    for &link in &above {
-        addresses.extend(netlink.addresses(link)?.iter().map(|found| found.address));
-    }
-    let ssh = own_ssh();
-    let mut routes = BTreeMap::new();
-    let mut sessions = Vec::new();
-    for (local, peer) in established()? {
-        if peer.ip().is_loopback() {
-            continue;
-        }
-        let over = if is_link_local(peer.ip()) {
-            // Every link has a route to it. Our end tells which is meant.
-            addresses.contains(&local.ip())
-        } else {
-            let ends = (local.ip(), peer.ip());
-            let route = match routes.get(&ends) {
-                Some(route) => *route,
-                None => {
-                    let found = route(netlink, local.ip(), peer.ip())?;
-                    *routes.entry(ends).or_insert(found)
-                }
-            };
-            route.is_some_and(|link| above.contains(&link))
-        };
-        if over {
-            sessions.push(TcpSession {
-                local,
-                peer,
-                own_ssh: ssh == Some(peer),
+/// The established TCP sessions in the network namespace of the calling thread, and what tells over which
+/// interface they run: read once, asked for each interface. Sessions within the host are left out; those of
+/// other namespaces, routed through, are not seen.
+#[derive(Debug)]
+pub struct TcpSessions {
+    links: Vec<Link>,
+    /// With the links over which their packets leave.
+    sessions: Vec<(TcpSession, Vec<u32>)>,
+}
+
+impl TcpSessions {
+    /// Those of now; the own ssh session comes first.
+    pub fn read(netlink: &mut Netlink) -> Result<TcpSessions> {
+        let mut ends = established()?;
+        ends.retain(|(_, peer)| !peer.ip().is_loopback());
+        if ends.is_empty() {
+            return Ok(TcpSessions {
+                links: Vec::new(),
+                sessions: Vec::new(),
             });
         }
+        let ssh = own_ssh();
+        let addresses = netlink.addresses()?;
+        let mut routes = BTreeMap::new();
+        let mut sessions = Vec::new();
+        for (local, peer) in ends {
+            let over = if is_link_local(peer.ip()) {
+                // Every link has a route to it. Our end tells which is meant.
+                let ours = addresses.iter().filter(|own| own.address == local.ip());
+                ours.map(|own| own.ifindex).collect()
+            } else {
+                let ends = (local.ip(), peer.ip());
+                let route = match routes.get(&ends) {
+                    Some(route) => *route,
+                    None => {
+                        let found = route(netlink, local.ip(), peer.ip())?;
+                        *routes.entry(ends).or_insert(found)
+                    }
+                };
+                route.into_iter().collect()
+            };
+            let own_ssh = ssh == Some(peer);
+            let session = TcpSession {
+                local,
+                peer,
+                own_ssh,
+            };
+            sessions.push((session, over));
+        }
+        sessions.sort_by_key(|(session, _)| !session.own_ssh);
+        Ok(TcpSessions {
+            links: netlink.links()?,
+            sessions,
+        })
     }
-    sessions.sort_by_key(|session| !session.own_ssh);
-    Ok(sessions)
+
+    /// Those whose packets leave over this interface: directly, through its bridge or bond, or through a
+    /// VLAN on it.
+    pub fn over(&self, ifindex: u32) -> Vec<TcpSession> {
+        let loops = |link: &Link| link.ifindex == ifindex && link.arphrd == ARPHRD_LOOPBACK;
+        if self.sessions.is_empty() || self.links.iter().any(loops) {
+            return Vec::new();
+        }
+        let above = standing_on(ifindex, &self.links);
+        let leaves_there = |(_, over): &&(TcpSession, Vec<u32>)| {
+            over.iter().any(|ifindex| above.contains(ifindex))
+        };
+        let found = self.sessions.iter().filter(leaves_there);
+        found.map(|(session, _)| *session).collect()
+    }
 }
 
 /// The line that warns of them, naming five at most; `None` if there are none.
