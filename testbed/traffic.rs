@@ -217,34 +217,92 @@ pub struct Delivery {
     pub received: Count,
 }
 
-/// One UDP flow from one place to an address of another.
+/// A UDP flow from one place to an address of another.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpFlow<'a> {
+    /// Who sends.
+    pub from: &'a Place,
+    /// Who receives.
+    pub to: &'a Place,
+    /// Where he has it.
+    pub address: IpAddr,
+    /// What is sent.
+    pub flood: Flood,
+}
+
+/// One UDP flow.
 pub fn udp(from: &Place, to: &Place, address: IpAddr, flood: Flood, window: Window) -> Delivery {
-    let what = format!("UDP from {from} to {address} ({to})");
-    for place in [from, to] {
-        place.run(wait_for_addresses);
-    }
-    let receiver = to.run(|| step(format!("{what}: bind"), UdpSocket::bind((address, 0))));
-    let bound = step(format!("{what}: own address"), receiver.local_addr());
-    let any: SocketAddr = match address {
-        IpAddr::V4(_) => ([0; 4], 0).into(),
-        IpAddr::V6(_) => ([0u16; 8], 0).into(),
+    let flow = UdpFlow {
+        from,
+        to,
+        address,
+        flood,
     };
-    let sender = from.run(|| step(format!("{what}: open"), UdpSocket::bind(any)));
-    step(format!("{what}: connect"), sender.connect(bound));
-    let room = setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER);
-    step(format!("{what}: make room"), room);
-    let ip = if address.is_ipv4() { 20 } else { 40 };
-    let frame = (ETHERNET + ip + UDP + flood.payload) as u64;
+    udp_together(&[flow], window)[0]
+}
+
+/// UDP flows in one window: where they share a limit, what one gets before the others begin, or after they
+/// have ended, would be too much for all.
+pub fn udp_together(flows: &[UdpFlow<'_>], window: Window) -> Vec<Delivery> {
+    let flows: Vec<OpenFlow> = flows.iter().map(OpenFlow::open).collect();
+    let end = Instant::now() + window.whole();
+    let begin = end - window.measure;
     std::thread::scope(|scope| {
-        let end = Instant::now() + window.whole();
-        let begin = end - window.measure;
-        let sending = scope.spawn(move || send_datagrams(&sender, flood, frame, begin, end));
-        let received = receive_datagrams(&receiver, flood.payload, frame, begin, end);
-        let sent = sending
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Delivery { sent, received }
+        let run = |flow| scope.spawn(move || OpenFlow::run(flow, begin, end));
+        let running: Vec<_> = flows.iter().map(run).collect();
+        running.into_iter().map(crate::joined).collect()
     })
+}
+
+struct OpenFlow {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    flood: Flood,
+    /// Bytes of each frame.
+    frame: u64,
+}
+
+impl OpenFlow {
+    fn open(flow: &UdpFlow<'_>) -> OpenFlow {
+        let UdpFlow {
+            from,
+            to,
+            address,
+            flood,
+        } = *flow;
+        let what = format!("UDP from {from} to {address} ({to})");
+        for place in [from, to] {
+            place.run(wait_for_addresses);
+        }
+        let receiver = to.run(|| step(format!("{what}: bind"), UdpSocket::bind((address, 0))));
+        let bound = step(format!("{what}: own address"), receiver.local_addr());
+        let any: SocketAddr = match address {
+            IpAddr::V4(_) => ([0; 4], 0).into(),
+            IpAddr::V6(_) => ([0u16; 8], 0).into(),
+        };
+        let sender = from.run(|| step(format!("{what}: open"), UdpSocket::bind(any)));
+        step(format!("{what}: connect"), sender.connect(bound));
+        let room = setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+        step(format!("{what}: make room"), room);
+        let ip = if address.is_ipv4() { 20 } else { 40 };
+        OpenFlow {
+            sender,
+            receiver,
+            flood,
+            frame: (ETHERNET + ip + UDP + flood.payload) as u64,
+        }
+    }
+
+    fn run(&self, begin: Instant, end: Instant) -> Delivery {
+        let (flood, frame) = (self.flood, self.frame);
+        std::thread::scope(|scope| {
+            let sending =
+                scope.spawn(move || send_datagrams(&self.sender, flood, frame, begin, end));
+            let received = receive_datagrams(&self.receiver, flood.payload, frame, begin, end);
+            let sent = crate::joined(sending);
+            Delivery { sent, received }
+        })
+    }
 }
 
 fn send_datagrams(

@@ -381,6 +381,33 @@ fn without_privileges_it_says_what_is_missing() {
 }
 
 #[test]
+fn without_sysfs_it_says_what_is_missing() {
+    sandbox::run("without_sysfs_it_says_what_is_missing", |sandbox| {
+        let _interfaces = interfaces();
+        let before = sandbox.snapshot();
+        let tool = TOOL
+            .command("")
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
+        for arguments in ["", OVER] {
+            let mut elsewhere = Command::new("unshare");
+            let script = format!("mount -n -t tmpfs none /sys && exec {tool} {arguments}");
+            elsewhere.args(["-m", "sh", "-c", &script]);
+            let ended = sandbox.start(elsewhere).finish(ENDS_WITHIN);
+            ended.assert_code(1);
+            assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+            assert!(
+                ended.stderr.contains("is /sys mounted?"),
+                "{}",
+                ended.stderr
+            );
+            before.assert_same(&sandbox.snapshot(), arguments);
+        }
+    });
+}
+
+#[test]
 fn a_link_that_is_not_parsed_is_refused_by_its_type() {
     sandbox::run(
         "a_link_that_is_not_parsed_is_refused_by_its_type",

@@ -22,7 +22,9 @@ use testbed::packet::{Mac, Packet};
 use testbed::reports::Reporting;
 use testbed::sandbox::{self, Sandbox};
 use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
-use testbed::traffic::{Capture, Count, Delivery, Flood, Seen, Window, inject, reaches, tcp, udp};
+use testbed::traffic::{
+    Capture, Count, Delivery, Flood, Seen, UdpFlow, Window, inject, reaches, tcp, udp, udp_together,
+};
 use testbed::tun::Tun;
 use testbed::{is_installed, joined, side_by_side, skip, step};
 
@@ -250,20 +252,25 @@ struct Flow {
 
 /// Runs them beside each other.
 fn run_flows(flows: &[Flow], family: Family, window: Window) -> Vec<Delivery> {
-    scope(|scope| {
-        let run = |flow: &Flow| {
-            let Flow {
-                from,
-                to,
-                kbit_per_second,
-            } = *flow;
-            let address = to.address(family);
-            let flood = flood(address, kbit_per_second);
-            scope.spawn(move || udp(&from.place(), &to.place(), address, flood, window))
-        };
-        let running: Vec<_> = flows.iter().map(run).collect();
-        running.into_iter().map(joined).collect()
-    })
+    let places: Vec<_> = flows
+        .iter()
+        .map(|flow| (flow.from.place(), flow.to.place()))
+        .collect();
+    let flow = |(flow, (from, to)): (&Flow, _)| {
+        let address = flow.to.address(family);
+        UdpFlow {
+            from,
+            to,
+            address,
+            flood: flood(address, flow.kbit_per_second),
+        }
+    };
+    let flows: Vec<_> = flows
+        .iter()
+        .zip(places.iter().map(|(from, to)| (from, to)))
+        .map(flow)
+        .collect();
+    udp_together(&flows, window)
 }
 
 fn download(hosts: &[Host], kbit_per_second: u32) -> Vec<Flow> {
@@ -1277,19 +1284,26 @@ fn a_flood_of_sources_frees_nobody() {
             .ip("address add 172.16.1.110/24 dev eth0");
         // So late that TCP has used up its burst of 2 s before.
         let window = Window::seconds(4, 6);
-        let (client, known, new) = scope(|scope| {
+        let (client, both) = scope(|scope| {
             let client =
                 scope.spawn(|| tcp(&WAN.place(), &LOCAL[0].place(), LOCAL[0].v4(), window));
-            let new = scope.spawn(|| {
-                // Not in step with the known one, who would else be first at the bucket each time.
-                let flood = flood(newcomer, 176);
-                udp(&WAN.place(), &NEIGHBOR[2].place(), newcomer, flood, window)
-            });
-            let known = run_flows(&download(&NEIGHBOR[..1], 192), Family::V4, window);
-            (joined(client), known[0], joined(new))
+            let (wan, known, new) = (WAN.place(), NEIGHBOR[0].place(), NEIGHBOR[2].place());
+            let flow = |to, address, kbit_per_second| UdpFlow {
+                from: &wan,
+                to,
+                address,
+                flood: flood(address, kbit_per_second),
+            };
+            // Not in step, or one would be first at the bucket each time.
+            let flows = [
+                flow(&known, NEIGHBOR[0].v4(), 192),
+                flow(&new, newcomer, 176),
+            ];
+            let both = udp_together(&flows, window);
+            (joined(client), both)
         });
-        assert!(new.received.packets > 0, "{new:?}");
-        assert_rate("known and new", received(&[known, new], window), NEIGHBORS);
+        assert!(both[1].received.packets > 0, "{both:?}");
+        assert_rate("known and new", received(&both, window), NEIGHBORS);
         assert_rate("the client", client, REST_GOODPUT);
 
         let recovers = Duration::from_secs(forget + 5);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys as sys;
 use nix::libc;
 
@@ -19,8 +19,11 @@ use crate::failure::Failure;
 pub fn kernel_floor() -> Result<()> {
     verdict(make_map().err(), load(&compare_and_exchange()), || {
         load(&[call(sys::BPF_FUNC_ktime_get_coarse_ns), exit()])
-    })
-    .map_err(Into::into)
+    })?;
+    // Every look at a per-CPU map asks it, and would only say that some file is not there.
+    libbpf_rs::num_possible_cpus()
+        .context("count the CPUs in /sys/devices/system/cpu/possible: is /sys mounted?")?;
+    Ok(())
 }
 
 /// Judges the outcome of each probe. The later ones say nothing where an earlier one failed.
