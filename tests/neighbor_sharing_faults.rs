@@ -16,7 +16,7 @@ use testbed::namespace::{Namespace, Place, Veth};
 use testbed::process::{Input, Output};
 use testbed::sandbox::{self, Sandbox};
 use testbed::schema::Schema;
-use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN, Tool};
+use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
 use testbed::traffic::reaches;
 use testbed::tun::{self, Tun};
 use testbed::{is_installed, long};
@@ -113,10 +113,8 @@ fn a_signal_at_any_stage_of_the_start_ends_it() {
 fn it_is_small_and_alone() {
     sandbox::run("it_is_small_and_alone", |sandbox| {
         let process = simulation(sandbox).at_work("");
-        let ready = process.started().elapsed();
         let memory = process.peak_memory_kib();
-        println!("ready after {ready:?}, {memory} KiB at the peak");
-        assert!(ready < AT_ONCE, "ready only after {ready:?}");
+        println!("{memory} KiB at the peak");
         assert!(memory <= 15 * 1024, "{memory} KiB");
         let is_server = |command: &str| {
             let program = command.split(' ').next().unwrap_or_default();
