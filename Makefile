@@ -57,9 +57,11 @@ ifneq ($(BPF_C),)
 endif
 
 test: needs
+	@packaging/install-needs test
 	@packaging/run-tests
 
 test-long: needs
+	@packaging/install-needs test
 	@NETBPF_LONG=1 packaging/run-tests
 
 bench: needs

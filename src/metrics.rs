@@ -97,10 +97,12 @@ impl Exporter {
     /// Answers from now on, beginning with these figures. To be called when the process has dropped its
     /// capabilities, which it does while it has no other thread.
     pub fn serve(&mut self, figures: impl FnOnce() -> Result<Figures>) -> Result<()> {
+        if self.listening.is_some() || self.is_shown_elsewhere {
+            self.board.publish(Instant::now(), figures()?);
+        }
         let Some(listening) = self.listening.take() else {
             return Ok(());
         };
-        self.board.publish(Instant::now(), figures()?);
         let address = listening.local_addr();
         let router = Board::router(&self.board);
         self.server = Some(listening.serve(router, http::Options::default())?);

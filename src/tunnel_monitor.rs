@@ -22,7 +22,6 @@ pub mod web;
 pub use arguments::{Arguments, Command, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
 pub use groups::{Groups, Network, Pair};
-pub use metrics::figures;
 pub use keeper::Keeper;
 pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
 pub use recorder::{Outlets, Recorder};

@@ -5,8 +5,9 @@ use super::groups::Groups;
 use super::sample::{Sample, Uncounted};
 use crate::metrics::{Figures, OTHER};
 
-/// The figures of a sample that these groups have been updated with.
-pub fn figures(sample: &Sample, groups: &Groups) -> Figures {
+/// The figures of a sample, which is added to the groups; to be called with every one, in their order.
+pub(super) fn figures(sample: &Sample, groups: &mut Groups, skipped_reports: u64) -> Figures {
+    groups.update(sample);
     let mut figures = Figures::default();
     let help = "Tunnel packets (wire segments) that came in by the monitored interfaces (rx) or went \
                 out by them (tx).";
@@ -20,6 +21,7 @@ pub fn figures(sample: &Sample, groups: &Groups) -> Figures {
     uncounted(&mut figures, sample.uncounted);
     networks(&mut figures, groups);
     pairs(&mut figures, groups);
+    figures.skipped_reports(skipped_reports);
     figures
 }
 

@@ -8,11 +8,14 @@ use tokio::sync::watch;
 
 use super::arguments::Arguments;
 use super::files::Files;
+use super::groups::Groups;
+use super::metrics;
 use super::report::Report;
 use super::sample::Sample;
 use super::sampler::{Sampler, Source};
 use super::web;
 use crate::http::{self, Listening, Server};
+use crate::metrics::Exporter;
 use crate::report::Printer;
 
 /// The original's words.
@@ -22,6 +25,7 @@ pub const PROMPT: &str = "Press enter to quit: ";
 #[derive(Debug)]
 pub struct Outlets {
     http: Option<Listening>,
+    metrics: Exporter,
     files: Option<Files>,
 }
 
@@ -30,6 +34,7 @@ impl Outlets {
     pub fn open(arguments: &Arguments) -> Result<Outlets> {
         Ok(Outlets {
             http: arguments.listen().map(http::bind).transpose()?,
+            metrics: Exporter::bind("tunnel_monitor", arguments.common.metrics)?,
             files: arguments.data_dir.as_deref().map(Files::open).transpose()?,
         })
     }
@@ -44,6 +49,8 @@ pub struct Recorder {
     /// Until it is served.
     listening: Option<Listening>,
     server: Option<Server>,
+    metrics: Exporter,
+    groups: Groups,
     printer: Printer,
     /// Report every window; otherwise only the end.
     reports: bool,
@@ -62,6 +69,8 @@ impl Recorder {
             files: outlets.files,
             listening: outlets.http,
             server: None,
+            metrics: outlets.metrics,
+            groups: Groups::default(),
             printer: Printer::new(arguments.common.json, PROMPT),
             reports: arguments.common.interval.is_some(),
         };
@@ -80,10 +89,14 @@ impl Recorder {
             allow_hosts: arguments.allow_host.clone(),
             ..http::Options::default()
         };
-        let router = web::router(self.feed());
-        let serve = |listening: Listening| listening.serve(router, options);
-        self.server = self.listening.take().map(serve).transpose()?;
-        Ok(())
+        if let Some(listening) = self.listening.take() {
+            let router = web::router(self.feed()).merge(self.metrics.router());
+            self.server = Some(listening.serve(router, options)?);
+        }
+        let sample = self.sampler.sample();
+        let (groups, skipped) = (&mut self.groups, self.printer.skipped());
+        self.metrics
+            .serve(|| Ok(metrics::figures(sample, groups, skipped)))
     }
 
     /// Where HTTP listens, if it does.
@@ -105,6 +118,9 @@ impl Recorder {
         if let Some(server) = &mut self.server {
             server.check()?;
         }
+        let (groups, skipped) = (&mut self.groups, self.printer.skipped());
+        self.metrics
+            .publish(|| Ok(metrics::figures(&sample, groups, skipped)))?;
         if Arc::ptr_eq(&sample.window.after, &window) {
             return Ok(());
         }
