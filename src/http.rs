@@ -101,15 +101,8 @@ pub fn bind(address: SocketAddr) -> Result<Listening> {
     let listener = TcpListener::bind(address).map_err(|error| refused(address, &error))?;
     let prepare = || -> io::Result<SocketAddr> {
         listener.set_nonblocking(true)?;
-        // Accepted connections inherit both. Without a bound the kernel would hold megabytes for each.
+        // Accepted connections inherit it. Without a bound the kernel would hold megabytes for each.
         setsockopt(&listener, sockopt::SndBuf, &SEND_BUFFER)?;
-        // A peer that has vanished acknowledges nothing.
-        let patience = 2 * Limits::default().stalled;
-        setsockopt(
-            &listener,
-            sockopt::TcpUserTimeout,
-            &(patience.as_millis() as u32),
-        )?;
         listener.local_addr()
     };
     let address = prepare().with_context(|| format!("listen on {address}"))?;
@@ -294,6 +287,10 @@ fn is_the_peers(error: &io::Error) -> bool {
 async fn converse(stream: TcpStream, shared: Rc<Shared>, place: Rc<Place>) {
     // Events are small and shall not wait for an acknowledgement; without it they do, no more.
     let _ = stream.set_nodelay(true);
+    // A peer that has vanished acknowledges nothing; without it the kernel gives up after a quarter of an hour.
+    let patience = 2 * shared.limits.stalled.as_millis();
+    let patience = u32::try_from(patience).unwrap_or(u32::MAX);
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &patience);
     let (limits, valve) = (shared.limits, Rc::<Valve>::default());
     let wire = Wire::new(stream, Rc::clone(&valve), limits.stalled);
     let service = service_fn(|request| {

@@ -1,17 +1,19 @@
 //! Samples in the hands of readers.
 //!
 //! With a million flows the figures of one sample are 32 MB, and readers who stall could each keep another
-//! one from being freed. So only the last few that were lent stay readable: who still reads an older one
-//! when another is lent is cut. Readers of the same sample share it, and what was worked out from it.
+//! one from being freed. So where samples are large only the last few that were lent stay readable: who
+//! still reads an older one when another is lent is cut. Readers of the same sample share it, and what was worked out from it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::tunnel_monitor::sample::{Row, Sample};
 
-/// Samples that may be lent at a time. Event streams take two, the last and the one before, while they go
-/// on; the others are for downloads that take long.
-const MOST: usize = 4;
+/// So many samples may be lent at a time, however large they are. Event streams take two, the last and the
+/// one before, while they go on; the others are for downloads that take long.
+const FEW: usize = 4;
+/// More of them may be lent while all together have no more slots than this, which is a megabyte.
+const SLOTS: usize = 16 * 1024;
 /// Flows on the page.
 const BUSIEST: usize = 16;
 
@@ -26,6 +28,7 @@ pub(super) struct Lending {
 #[derive(Debug)]
 pub(super) struct Loan {
     number: u64,
+    slots: usize,
     /// `None` once it had to be given back.
     moment: Mutex<Option<Arc<Moment>>>,
 }
@@ -57,11 +60,13 @@ impl Lending {
         if let Some(loan) = of_the_same.next() {
             return loan;
         }
+        let slots = sample.flows.len();
         let loan = Arc::new(Loan {
             number: sample.number,
+            slots,
             moment: Mutex::new(Some(Arc::new(Moment::new(sample)))),
         });
-        while lent.len() >= MOST {
+        while lent.len() >= FEW && slots + slots_of(&lent) > SLOTS {
             if let Some(oldest) = lent.pop_front().and_then(|loan| loan.upgrade()) {
                 *lock(&oldest.moment) = None;
             }
@@ -69,6 +74,11 @@ impl Lending {
         lent.push_back(Arc::downgrade(&loan));
         loan
     }
+}
+
+fn slots_of(lent: &VecDeque<Weak<Loan>>) -> usize {
+    let loans = lent.iter().filter_map(Weak::upgrade);
+    loans.map(|loan| loan.slots).sum()
 }
 
 impl Loan {
