@@ -1,9 +1,9 @@
 //! The web server, and what tunnel_monitor answers: against samples that the tests make up, without a
 //! data plane. The clients are the tests' own.
 
-#[path = "tunnel_monitor/client.rs"]
+#[path = "tunnel_monitor_http/client.rs"]
 mod client;
-#[path = "tunnel_monitor/table.rs"]
+#[path = "tunnel_monitor_http/table.rs"]
 mod table;
 
 use std::collections::BTreeMap;

@@ -76,7 +76,9 @@ fn entries(stdout: &str) -> Vec<Entry> {
     let folder = env!("CARGO_MANIFEST_DIR");
     let schema = Schema::read(format!("{folder}/docs/tunnel_monitor.traffic.schema.json"));
     let mut lines = schema.fitting(stdout);
-    let last = lines.pop().expect("a report");
+    let Some(last) = lines.pop() else {
+        panic!("no report: {stdout}");
+    };
     let last: Report = step("read the report", serde_json::from_value(last));
     assert!(last.r#final);
     let earlier = lines.iter().all(|line| line["final"] == false);

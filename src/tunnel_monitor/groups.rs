@@ -128,7 +128,7 @@ mod tests {
     const FLOWS: u32 = 100_000;
 
     fn flow(number: u32) -> Flow {
-        let ends = |network: u32| Ipv4Addr::from(network << 24 | number % 1000);
+        let ends = |network: u32| Ipv4Addr::from((network << 24) | (number % 1000));
         Flow {
             encap: Encap::Vxlan,
             vni: number % 300,
