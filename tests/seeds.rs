@@ -282,6 +282,76 @@ fn vlan_learning_exercise_with_no_move_keeps_it() {
     });
 }
 
+/// `./setup.sh`, which has nothing to do any more.
+#[test]
+fn tunnel_monitor_needs_no_setup() {
+    let script = compat("tunnel_monitor").join("setup.sh");
+    let output = step("run setup.sh", Command::new(script).output());
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("There is nothing to install"), "{said}");
+}
+
+/// What the document shows of `python main.py`: so many hosts, so many tunnels, then the address and the
+/// prompt.
+fn tunnel_monitor_document(sandbox: &Sandbox, command: Command) {
+    let mut tool = sandbox.start_with(command, Input::Open, Output::Read);
+    tool.wait_for("Press enter to quit:", READY_WITHIN);
+    let said = tool.stdout();
+    let launching = (1..=9).map(|host| format!("Launching host {host} of 9"));
+    let starting = (1..=9).map(|tunnel| format!("Starting tunnel {tunnel} of 9"));
+    let last = [
+        "HTTPServer listening on 0.0.0.0:8080",
+        "Press enter to quit:",
+    ];
+    let expected: Vec<String> = launching
+        .chain(starting)
+        .chain(last.map(str::to_owned))
+        .collect();
+    let lines: Vec<&str> = said.lines().map(str::trim_end).collect();
+    assert_eq!(lines, expected);
+
+    // "To simulate traffic, use the traffic.sh script", in another shell.
+    let mut script = on_this_build(compat("tunnel_monitor").join("traffic.sh"));
+    script.args(["--duration", "1.5", "--json"]);
+    let sent = sandbox.start(script).finish(ENDS_WITHIN);
+    sent.assert_code(0);
+    let report = sent.stdout.lines().next_back().unwrap_or_default();
+    let report: serde_json::Value = step(report, serde_json::from_str(report));
+    let entries = report["entries"].as_array();
+    let entries = entries.unwrap_or_else(|| panic!("no entries: {report}"));
+    assert_eq!(entries.len(), 13, "{report}");
+    for entry in entries {
+        assert!(entry["sent"]["packets"].as_u64() > Some(0), "{entry}");
+        assert_eq!(entry["sent"], entry["received"], "{entry}");
+    }
+    tool.write("\n");
+    tool.finish(ENDS_WITHIN).assert_code(0);
+}
+
+#[test]
+fn tunnel_monitor_by_its_own_name() {
+    sandbox::run("tunnel_monitor_by_its_own_name", |sandbox| {
+        let script = compat("tunnel_monitor").join("main.py");
+        tunnel_monitor_document(sandbox, on_this_build(script));
+    });
+}
+
+#[test]
+fn tunnel_monitor_through_python() {
+    let name = "tunnel_monitor_through_python";
+    if !is_installed("python3") {
+        return testbed::skip(name, "python3 is not installed");
+    }
+    sandbox::run(name, |sandbox| {
+        let mut command = on_this_build("python3");
+        command.arg(compat("tunnel_monitor").join("main.py"));
+        command.arg("--duration").arg("0.2");
+        let tool = sandbox.start(command);
+        tool.finish(ENDS_WITHIN).assert_code(0);
+    });
+}
+
 /// A copy of what `make` needs, so that what is made there is not in the checkout.
 fn copy_of_tree(folder: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
