@@ -9,7 +9,7 @@ use super::sample::Sample;
 
 /// Bytes that are put together before they go out; the last row may go beyond. Every reader who stalls has
 /// one of them.
-pub(super) const PIECE: usize = 4 * 1024;
+pub(super) const PIECE: usize = 2 * 1024;
 /// Room for a piece.
 pub(super) const ROOM: usize = PIECE + LONGEST;
 /// No row is longer: names of fields, ten addresses of IPv6, twenty numbers of 64 bits.

@@ -12,8 +12,8 @@ use crate::tunnel_monitor::sample::{Row, Sample};
 /// So many samples may be lent at a time, however large they are. Event streams take two, the last and the
 /// one before, while they go on; the others are for downloads that take long.
 const FEW: usize = 4;
-/// More of them may be lent while all together have no more slots than this, which is a megabyte.
-const SLOTS: usize = 16 * 1024;
+/// More of them may be lent while all together have no more slots than this, which is half a megabyte.
+const SLOTS: usize = 8 * 1024;
 /// Flows on the page.
 const BUSIEST: usize = 16;
 
