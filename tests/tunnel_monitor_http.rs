@@ -30,6 +30,9 @@ use tokio::sync::watch;
 use client::{Answer, Event, Events, answer, connect, get, get_with, request, rest};
 use table::{Table, counts, flow, usual};
 
+/// Long enough for what is under way to get on.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// Some tests look at the threads or the memory of this process: the others do not run beside them.
 static THREADS: RwLock<()> = RwLock::new(());
 
@@ -99,12 +102,27 @@ fn ended_at_once<T>(what: T) {
 }
 
 #[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "never {what}");
         sleep(Duration::from_millis(2));
     }
+}
+
+/// Connections at this end that stand, and the bytes that they have sent and nobody has taken.
+fn waiting_at(address: SocketAddr) -> (usize, u64) {
+    let path = "/proc/thread-self/net/tcp";
+    let connections = step(path, fs::read_to_string(path));
+    let port = format!(":{:04X}", address.port());
+    let sent = connections.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let stands = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "01";
+        let (sent, _) = fields.get(4)?.split_once(':')?;
+        u64::from_str_radix(sent, 16).ok().filter(|_| stands)
+    });
+    let sent: Vec<u64> = sent.filter(|sent| *sent > 0).collect();
+    (sent.len(), sent.iter().sum())
 }
 
 /// Kinds of flows that differ in how they are written.
@@ -1088,9 +1106,12 @@ fn role_of_a_server() {
         return;
     }
     let mut monitor = Monitor::of(Table::with(2500));
+    monitor.publish(true);
     println!("\n{}", monitor.address());
     let (mut longest, mut published) = (Duration::ZERO, 0_u64);
     let is_over = AtomicBool::new(false);
+    // A line is the sign to begin with samples.
+    let _ = io::stdin().lines().next();
     thread::scope(|scope| {
         scope.spawn(|| {
             // To its end.
@@ -1104,7 +1125,8 @@ fn role_of_a_server() {
             monitor.feed.send_replace(sample);
             longest = longest.max(start.elapsed());
             published += 1;
-            sleep(Duration::from_millis(1));
+            // More often than it is done for people.
+            sleep(Duration::from_millis(50));
         }
     });
     step("check", monitor.server.check());
@@ -1152,6 +1174,13 @@ impl Attacked {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
+    /// Lets it take samples.
+    fn go_on(&mut self) {
+        let stdin = self.process.stdin.as_mut();
+        let asked = stdin.map_or(Ok(()), |stdin| stdin.write_all(b"\n"));
+        step("let it go on", asked);
+    }
+
     fn begin_to_look(&self) -> u64 {
         let path = format!("/proc/{}/clear_refs", self.process.id());
         step("forget the peak", fs::write(path, "5"));
@@ -1184,7 +1213,7 @@ impl Drop for Attacked {
 fn an_attack_costs_little_and_keeps_nobody_out() {
     let _alone = THREADS.write().unwrap_or_else(PoisonError::into_inner);
     sandbox::run("an_attack_costs_little_and_keeps_nobody_out", |_| {
-        let attacked = Attacked::start();
+        let mut attacked = Attacked::start();
         let address = attacked.address;
         let honest = || {
             let rows = get(address, "/data/tunnel.json").json();
@@ -1207,8 +1236,17 @@ fn an_attack_costs_little_and_keeps_nobody_out() {
                 stream
             })
             .collect();
+        // Until each has all that the kernel takes for it, so that the server holds the rest.
+        let mut waiting = (0, 0);
+        until("stalled", || {
+            let before = std::mem::replace(&mut waiting, waiting_at(address));
+            sleep(MOMENT);
+            waiting == before
+        });
+        assert_eq!(waiting.0, 200, "who is there and has not taken all");
         honest();
         let with_stalled = attacked.memory().1;
+        attacked.go_on();
 
         // A thousand connections a second, for three.
         let start = Instant::now();
@@ -1263,6 +1301,6 @@ fn an_attack_costs_little_and_keeps_nobody_out() {
         let (published, longest) = attacked.end();
         eprintln!("{published} samples, the longest publishing {longest:?}");
         assert!(longest < AT_ONCE, "{longest:?}");
-        assert!(published > 100, "{published}");
+        assert!(published > 10, "{published}");
     });
 }
