@@ -54,6 +54,8 @@ fn help_fits_the_terminal() {
         tool.assert_help_fits(sandbox, &["set", "status", "detach"]);
         let tool = Tool::new(env!("CARGO_BIN_EXE_vlan_learning"));
         tool.assert_help_fits(sandbox, &[]);
+        let tool = Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor"));
+        tool.assert_help_fits(sandbox, &["traffic"]);
     });
 }
 
