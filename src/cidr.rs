@@ -27,6 +27,15 @@ impl Cidr {
         key
     }
 
+    /// Whether an address is in it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let around = Cidr {
+            address,
+            prefix: self.prefix,
+        };
+        address.is_ipv4() == self.address.is_ipv4() && around.network() == self.network()
+    }
+
     fn bits(address: IpAddr) -> u8 {
         if address.is_ipv4() { 32 } else { 128 }
     }
@@ -107,6 +116,24 @@ mod tests {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), text);
         }
         assert_eq!(key("192.0.2.7"), key("192.0.2.7/32"));
+    }
+
+    #[test]
+    fn addresses_within() {
+        let contains = |network: &str, address: &str| {
+            let network: Cidr = network.parse().unwrap();
+            network.contains(address.parse().unwrap())
+        };
+        assert!(contains("192.0.2.0/24", "192.0.2.255"));
+        assert!(!contains("192.0.2.0/24", "192.0.3.0"));
+        assert!(contains("192.0.2.7", "192.0.2.7"));
+        assert!(!contains("192.0.2.7", "192.0.2.6"));
+        assert!(contains("0.0.0.0/0", "255.255.255.255"));
+        assert!(!contains("0.0.0.0/0", "::"));
+        assert!(contains("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!contains("2001:db8::/32", "2001:db9::"));
+        // Longer than any prefix of the other version.
+        assert!(!contains("2001:db8::1", "192.0.2.1"));
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Common {
             interval: self.interval,
             confirm: self.confirm,
             reload: false,
+            keys: false,
             // Metrics are published each second.
             seconds: self.metrics.is_some(),
         }

@@ -22,7 +22,8 @@ use crate::netlink::{LinkChange, LinkEvent, LinkWatch};
 mod signals;
 mod stdin;
 
-use signals::{Signals, ignored};
+pub use signals::Waker;
+use signals::{Arrival, Signals, ignored};
 use stdin::{Line, Stdin};
 
 /// How often a job in the background looks whether it is in the foreground again, and may read
@@ -42,6 +43,9 @@ pub struct Options {
     pub confirm: Option<Duration>,
     /// SIGHUP asks for a reload instead of the end.
     pub reload: bool,
+    /// Stdin is a terminal that somebody else reads key by key: yield [`Event::Keys`] and
+    /// [`Event::Resized`], and leave Enter alone. Not together with `confirm`, which asks for it.
+    pub keys: bool,
 }
 
 /// What [`Session::wait`] waited for.
@@ -55,6 +59,12 @@ pub enum Event {
     Link(LinkEvent),
     /// SIGHUP came and [`Options::reload`] is set.
     Reload,
+    /// There is something to read on stdin, be it its end, and [`Options::keys`] is set.
+    Keys,
+    /// The terminal has another size, and [`Options::keys`] is set.
+    Resized,
+    /// Another thread called: see [`Session::waker`].
+    Woken,
     /// A confirmation is awaited: show this line to the user. Comes first, and once more if
     /// stdin ends before the answer.
     Question(String),
@@ -173,6 +183,9 @@ impl Session {
         if options.reload || !ignored(Signal::SIGHUP) {
             watched.push(Signal::SIGHUP);
         }
+        if options.keys {
+            watched.push(Signal::SIGWINCH);
+        }
         let confirmation = match options.confirm {
             Some(window) => Confirmation::Due(window),
             None => Confirmation::Settled,
@@ -190,12 +203,20 @@ impl Session {
         })
     }
 
+    /// For other threads that have something for this one.
+    pub fn waker(&self) -> Waker {
+        self.signals.waker()
+    }
+
     /// Between two steps of start-up: [`Ended`] if a signal asked for the end meanwhile.
     pub fn check(&mut self) -> Result<()> {
-        while let Some(signal) = self.signals.next()? {
+        while let Some(arrival) = self.signals.next()? {
+            let Arrival::Signal(signal) = arrival else {
+                continue;
+            };
             match signal {
-                // A confirmation counts only after the question.
-                Signal::SIGUSR1 => {}
+                // A confirmation counts only after the question, and a size is asked for anyway.
+                Signal::SIGUSR1 | Signal::SIGWINCH => {}
                 Signal::SIGHUP if self.options.reload => self.reload_asked = true,
                 signal => return Err(Ended(Reason::Signal(signal.as_str())).into()),
             }
@@ -251,7 +272,13 @@ impl Session {
                     window.as_secs()
                 ),
                 Event::End(reason) => return Ok(*reason),
-                Event::Second | Event::Tick | Event::Reload | Event::Link(_) => tend(&event)?,
+                Event::Second
+                | Event::Tick
+                | Event::Reload
+                | Event::Keys
+                | Event::Resized
+                | Event::Woken
+                | Event::Link(_) => tend(&event)?,
             }
         }
     }
@@ -272,7 +299,12 @@ impl Session {
             if let Confirmation::Due(window) = self.confirmation {
                 return Ok(self.ask(window, Instant::now()));
             }
-            if let Some(event) = self.stdin_event(ready.stdin) {
+            if self.options.keys && ready.stdin {
+                return Ok(Event::Keys);
+            }
+            if !self.options.keys
+                && let Some(event) = self.stdin_event(ready.stdin)
+            {
                 return Ok(event);
             }
             if ready.output_closed {
@@ -307,8 +339,12 @@ impl Session {
     }
 
     fn signal_event(&mut self) -> Result<Option<Event>> {
-        while let Some(signal) = self.signals.next()? {
+        while let Some(arrival) = self.signals.next()? {
+            let Arrival::Signal(signal) = arrival else {
+                return Ok(Some(Event::Woken));
+            };
             match signal {
+                Signal::SIGWINCH => return Ok(Some(Event::Resized)),
                 Signal::SIGUSR1 => {
                     if matches!(self.confirmation, Confirmation::Awaited { .. }) {
                         self.confirmation = Confirmation::Settled;

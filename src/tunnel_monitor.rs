@@ -16,6 +16,7 @@ mod rows;
 mod sample;
 mod sampler;
 mod simulation;
+pub mod top;
 pub mod traffic;
 pub mod web;
 

@@ -58,6 +58,7 @@ fn run(words: &str) -> Result<()> {
         seconds: has("seconds"),
         confirm: option("confirm")?,
         reload: has("reload"),
+        keys: has("keys"),
     })?;
     say(&format!("started {}", std::process::id()))?;
     if has("slow") {

@@ -34,6 +34,31 @@ extern "C" fn on_signal(number: libc::c_int) {
     Errno::set_raw(errno);
 }
 
+/// No signal has this number: in the pipe it is the call of another thread.
+const CALL: u8 = 0;
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Signal(Signal),
+    /// [`Waker::wake`] was called.
+    Call,
+}
+
+/// Wakes the session from another thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Waker {
+    pipe: &'static Pipe,
+}
+
+impl Waker {
+    /// [`super::Session::wait`] yields [`super::Event::Woken`]; once may stand for several calls.
+    pub fn wake(&self) {
+        // As in the handler: where the pipe is full, there is enough to wake for.
+        let _ = write(&self.pipe.send, &[CALL]);
+    }
+}
+
 /// The signals that came.
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -63,12 +88,19 @@ impl Signals {
         Ok(Signals { pipe })
     }
 
-    /// The next signal in the order of arrival, if any came.
-    pub(super) fn next(&self) -> Result<Option<Signal>> {
+    pub(super) fn waker(&self) -> Waker {
+        Waker { pipe: self.pipe }
+    }
+
+    /// The next in the order of arrival, if any came.
+    pub(super) fn next(&self) -> Result<Option<Arrival>> {
         loop {
             let mut number = [0];
             return match read(&self.pipe.receive, &mut number) {
-                Ok(1) => Ok(Signal::try_from(i32::from(number[0])).ok()),
+                Ok(1) if number == [CALL] => Ok(Some(Arrival::Call)),
+                Ok(1) => Ok(Signal::try_from(i32::from(number[0]))
+                    .ok()
+                    .map(Arrival::Signal)),
                 Ok(_) | Err(Errno::EAGAIN) => Ok(None),
                 Err(Errno::EINTR) => continue,
                 Err(errno) => Err(errno).context("read signals"),

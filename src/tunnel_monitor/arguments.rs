@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use netsetup::topology::tunnel_monitor::Plan;
 
 use super::monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Setup};
+use super::top::TopArguments;
 use super::traffic::TrafficArguments;
 use crate::Failure;
 use crate::http::HostName;
@@ -20,7 +21,7 @@ use crate::rate;
 use crate::session;
 
 /// The window that deltas are over, where `--interval` says nothing; the original's.
-const WINDOW: Duration = Duration::from_secs(5);
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
 /// Samples are taken this often.
 const BEAT: Duration = Duration::from_secs(1);
 /// The original's port of HTTP.
@@ -110,6 +111,8 @@ pub struct Monitoring {
 pub enum Command {
     /// Send traffic through the tunnels of a running simulation
     Traffic(TrafficArguments),
+    /// Show the flows live on this terminal
+    Top(TopArguments),
 }
 
 /// Where HTTP listens, if it does.
@@ -155,7 +158,7 @@ impl Monitoring {
         }
     }
 
-    fn check(&self, window: Duration) -> Result<(), Failure> {
+    pub(super) fn check(&self, window: Duration) -> Result<(), Failure> {
         if self.port.len() > MOST_VXLAN_PORTS {
             let text = format!("--port takes {MOST_VXLAN_PORTS} ports at most");
             return Err(Failure::Usage(text));
@@ -172,6 +175,10 @@ impl Monitoring {
 }
 
 impl Arguments {
+    /// What the kernel asks for where nothing is built: CAP_PERFMON because the verifier lets nobody else
+    /// add a variable to a packet pointer.
+    pub const NEEDED_ON_INTERFACES: &[Cap] = &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin];
+
     /// Without an interface the simulation is meant.
     pub fn simulated(&self) -> bool {
         self.monitoring.iface.is_empty()
@@ -214,13 +221,12 @@ impl Arguments {
         }
     }
 
-    /// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a
-    /// packet pointer.
+    /// What the kernel asks for.
     pub fn capabilities(&self) -> &'static [Cap] {
         if self.simulated() {
             &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin, Cap::SysAdmin]
         } else {
-            &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin]
+            Arguments::NEEDED_ON_INTERFACES
         }
     }
 

@@ -66,6 +66,7 @@ impl TrafficArguments {
             interval: Some(self.interval),
             confirm: None,
             reload: false,
+            keys: false,
             seconds: true,
         }
     }
