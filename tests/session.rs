@@ -94,6 +94,18 @@ fn run(words: &str) -> Result<()> {
                 std::thread::sleep(Duration::from_millis(250));
             }
             Event::Question(text) => say(&format!("question: {text}"))?,
+            Event::Keys => {
+                let mut keys = [0; 64];
+                let length = nix::unistd::read(io::stdin(), &mut keys)?;
+                say(&format!("keys: {:?}", &keys[..length]))?;
+                if length == 0 {
+                    return Ok(());
+                }
+                if &keys[..length] == b"call\n" {
+                    let waker = session.waker();
+                    std::thread::spawn(move || waker.wake());
+                }
+            }
             event => say(&format!("{event:?}").to_lowercase())?,
         }
     }
@@ -721,6 +733,35 @@ fn control_c_on_a_terminal_ends_a_run() {
     program.wait_for("ready");
     terminal.write_all(b"\x03").unwrap();
     program.ends_with("SIGINT");
+}
+
+/// The lines are in the terminal's own mode: only their ends make them keys here.
+#[test]
+fn keys_are_left_to_who_asked_for_them() {
+    let (mut program, mut terminal) = on_terminal(command("keys"));
+    program.wait_for("ready");
+    terminal.write_all(b"\n").unwrap();
+    program.wait_for("keys: [10]");
+    terminal.write_all(b"q\n").unwrap();
+    program.wait_for("keys: [113, 10]");
+    program.signal(Signal::SIGWINCH);
+    program.wait_for("resized");
+    terminal.write_all(b"call\n").unwrap();
+    program.wait_for("woken");
+    // And it sleeps again.
+    program.says_nothing_for(Duration::from_millis(300));
+    program.signal(Signal::SIGTERM);
+    program.ends_with("SIGTERM");
+}
+
+#[test]
+fn a_size_that_nobody_asked_for_is_no_event() {
+    let (mut program, _terminal) = on_terminal(command(""));
+    program.wait_for("ready");
+    program.signal(Signal::SIGWINCH);
+    program.says_nothing_for(Duration::from_millis(300));
+    program.signal(Signal::SIGTERM);
+    program.ends_with("SIGTERM");
 }
 
 #[test]

@@ -11,11 +11,10 @@ use netbpf::port::Port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
+use netbpf::tunnel_monitor::top::{self, Top, TopArguments};
 use netbpf::tunnel_monitor::{
-    Arguments, Command, Keeper, Monitor, Outlets, Recorder, Simulation, top, traffic,
+    Arguments, Command, Keeper, Monitor, Outlets, Recorder, Simulation, traffic,
 };
-
-use netbpf::tunnel_monitor::top::{Top, TopArguments};
 
 const NAME: &str = "tunnel_monitor";
 
