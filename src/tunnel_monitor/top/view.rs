@@ -848,6 +848,12 @@ mod tests {
         change(&mut model.shown.as_mut().unwrap().head);
     }
 
+    fn type_in(model: &mut Model, text: &str) {
+        for it in text.chars() {
+            model.key(Key::Char(it));
+        }
+    }
+
     fn drawn(model: &mut Model, look: Look, (width, height): (u16, u16)) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal
@@ -958,12 +964,9 @@ mod tests {
     #[test]
     fn what_was_opened_and_filtered_is_named() {
         let mut model = model();
-        for key in [Key::Enter, Key::Enter, Key::Char('/')] {
-            model.key(key);
-        }
-        "10.0.0.0/8"
-            .chars()
-            .for_each(|it| drop(model.key(Key::Char(it))));
+        model.key(Key::Enter);
+        model.key(Key::Enter);
+        type_in(&mut model, "/10.0.0.0/8");
         assert!(text(&mut model, (80, 24)).contains("\n / 10.0.0.0/8_ "));
         model.key(Key::Enter);
         let text = text(&mut model, (80, 24));
@@ -976,7 +979,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_filter_is_said_beside_it() {
         let mut model = model();
-        "/lan".chars().for_each(|it| drop(model.key(Key::Char(it))));
+        type_in(&mut model, "/lan");
         model.key(Key::Enter);
         let text = text(&mut model, (80, 24));
         assert!(
@@ -1055,7 +1058,7 @@ mod tests {
         model.key(Key::Enter);
         model.update(update(3, true, vec![(1, known(3))]));
         assert!(text(&mut model).contains("There are no flows in here any more."));
-        "/gre".chars().for_each(|it| drop(model.key(Key::Char(it))));
+        type_in(&mut model, "/gre");
         model.key(Key::Enter);
         assert!(text(&mut model).contains("No flow is like 'gre'."));
     }
