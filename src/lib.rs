@@ -4,6 +4,7 @@
 
 pub mod cidr;
 mod ending;
+mod grace;
 pub mod http;
 pub mod load;
 pub mod mac;

@@ -1249,7 +1249,8 @@ fn a_flood_of_sources_frees_nobody() {
         } else {
             (20_000, 10_000)
         };
-        let forget = if long { 30 } else { 15 };
+        // What was learned first has to be known still when the last packet is measured, on a busy machine too.
+        let forget = 30;
         let arguments = format!("--max-entries {entries} --forget-after {forget}s");
         let sharing = simulated(sandbox, &arguments);
         introduce(Family::V4);

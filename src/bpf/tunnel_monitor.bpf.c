@@ -10,6 +10,7 @@
  */
 #include <stddef.h>
 
+#include "grace.h"
 #include "tunnel.h"
 
 #define MAX_VXLAN_PORTS 8
@@ -199,22 +200,6 @@ struct {
 		    [INNER] = (void *)&parse_inner,
 		    [EXTENSIONS] = (void *)&look_behind_extensions },
 };
-
-/* What user space writes in order to wait: the kernel answers a change of a map of maps when no program
- * runs any more that has begun before it. */
-struct grace {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} grace SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct grace);
-} grace_periods SEC(".maps");
 
 static __always_inline struct tally *own_tally(void)
 {

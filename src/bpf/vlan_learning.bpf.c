@@ -7,6 +7,7 @@
  * frame is for back on, and redirects it to the trunk. What is not ours passes on.
  */
 #include "count.h"
+#include "grace.h"
 #include "parse.h"
 
 /* Clients have 16 bits in a word of the directory. */
@@ -195,22 +196,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct events);
 } events SEC(".maps");
-
-/* What user space writes in order to wait: the kernel answers a change of a map of maps when no program
- * runs any more that has begun before it. */
-struct grace {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} grace SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct grace);
-} grace_periods SEC(".maps");
 
 /* read_clock's answer, and forget_client's question. */
 __u64 ticks_now;

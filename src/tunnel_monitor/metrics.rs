@@ -77,19 +77,6 @@ fn uncounted(figures: &mut Figures, uncounted: Uncounted) {
         .of([("reason", "table_errors")], table_errors);
 }
 
-impl Encap {
-    fn label(self) -> &'static str {
-        match self {
-            Encap::Vxlan => "vxlan",
-            Encap::Geneve => "geneve",
-            Encap::Gre => "gre",
-            Encap::Nvgre => "nvgre",
-            Encap::Ipip => "ipip",
-            Encap::Sit => "sit",
-        }
-    }
-}
-
 fn networks(figures: &mut Figures, groups: &Groups) {
     let help = [
         "Tunnel packets of a virtual network.",
@@ -98,7 +85,7 @@ fn networks(figures: &mut Figures, groups: &Groups) {
     for (which, unit) in UNITS.into_iter().enumerate() {
         let family = figures.counter("network", unit, help[which]);
         for (network, counts) in groups.networks() {
-            let encap = network.map_or(OTHER, |network| network.encap.label());
+            let encap = network.map_or(OTHER, |network| network.encap.name());
             let vni = network.map_or_else(|| OTHER.to_owned(), |network| network.vni.to_string());
             for (direction, values) in DIRECTIONS {
                 let labels = [("encap", encap), ("vni", &vni), ("direction", direction)];

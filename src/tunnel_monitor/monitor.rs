@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +18,7 @@ use super::sampler::Source;
 use super::skeleton::types;
 use super::skeleton::{OpenTunnelMonitorSkel, TunnelMonitorSkel, TunnelMonitorSkelBuilder};
 use crate::Failure;
+use crate::grace;
 use crate::load::load;
 use crate::mapped::{Mapped, Shared};
 use crate::notation::grouped;
@@ -332,7 +333,7 @@ impl<'obj> Monitor<'obj> {
             let row = self.row(*slot, IS_IN_USE)?;
             row.state.store(IS_LEAVING, Ordering::Release);
         }
-        self.wait_for_programs()?;
+        grace::wait_for_programs(&maps.grace, &maps.grace_periods)?;
         Ok(slots.iter().map(|slot| self.counts(*slot)).collect())
     }
 
@@ -357,15 +358,6 @@ impl<'obj> Monitor<'obj> {
         let is = row.state.load(Ordering::Acquire);
         ensure!(is == state, "slot {slot} is in state {is}, not {state}");
         Ok(row)
-    }
-
-    /// Until no BPF program runs that has begun before.
-    fn wait_for_programs(&self) -> Result<()> {
-        let maps = &self.skeleton.maps;
-        let grace = maps.grace.as_fd().as_raw_fd().to_ne_bytes();
-        maps.grace_periods
-            .update(&[0; 4], &grace, MapFlags::ANY)
-            .context("wait for the CPUs")
     }
 }
 

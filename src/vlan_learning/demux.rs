@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use super::skeleton::types;
 use super::skeleton::{OpenVlanLearningSkel, VlanLearningSkel, VlanLearningSkelBuilder};
 use super::tags::{self, Tags};
 use crate::Failure;
+use crate::grace;
 use crate::load::{load, run_once};
 use crate::mac::Mac;
 use crate::map_value;
@@ -466,7 +467,8 @@ impl<'obj> Demux<'obj> {
         self.turn_directory()?;
         // Whoever still reads the half that was in use before has to be done before it is written again,
         // and before a number is somebody else's.
-        self.wait_for_programs()?;
+        let maps = &self.skeleton.maps;
+        grace::wait_for_programs(&maps.grace, &maps.grace_periods)?;
         for (_, member) in difference.removed {
             self.removed.clients += 1;
             let Traffic { rx, tx } = self.traffic_of(member)?;
@@ -513,15 +515,6 @@ impl<'obj> Demux<'obj> {
             .write(&clients, view.load(Ordering::Relaxed))?;
         view.store(next, Ordering::Release);
         Ok(())
-    }
-
-    /// Until no BPF program runs that has begun before.
-    fn wait_for_programs(&self) -> Result<()> {
-        let maps = &self.skeleton.maps;
-        let grace = maps.grace.as_fd().as_raw_fd().to_ne_bytes();
-        maps.grace_periods
-            .update(&[0; 4], &grace, MapFlags::ANY)
-            .context("wait for the CPUs")
     }
 
     /// Takes the client out of its worker's broadcasts; only a BPF program can take the lock for that.
