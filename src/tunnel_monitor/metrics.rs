@@ -1,6 +1,6 @@
 //! What tunnel_monitor tells Prometheus: all of it together, by virtual network, by pair of hosts.
 
-use super::flow::{Counts, Encap};
+use super::flow::Counts;
 use super::groups::Groups;
 use super::sample::{Sample, Uncounted};
 use crate::metrics::{Figures, OTHER};
