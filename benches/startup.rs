@@ -1,5 +1,6 @@
 //! What each tool takes to be ready, to be gone, and while it runs: `make bench`. Every run is the
-//! tool without arguments, its simulation, in namespaces of its own.
+//! tool's simulation in namespaces of its own, without arguments, and once as large as it is said to be
+//! quick at.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,25 +10,41 @@ use testbed::sandbox::{self, Sandbox};
 struct Tool {
     name: &'static str,
     program: &'static str,
+    arguments: &'static [&'static str],
     /// What it says on standard output once everything works.
     ready: &'static str,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 5] = [
     Tool {
         name: "neighbor_sharing",
         program: env!("CARGO_BIN_EXE_neighbor_sharing"),
+        arguments: &[],
         ready: "Network ready",
     },
     Tool {
         name: "tokenbucket",
         program: env!("CARGO_BIN_EXE_tokenbucket"),
+        arguments: &[],
         ready: "Network ready",
     },
     Tool {
         name: "vlan_learning",
         program: env!("CARGO_BIN_EXE_vlan_learning"),
+        arguments: &[],
         ready: "Serving HTTP",
+    },
+    Tool {
+        name: "tunnel_monitor",
+        program: env!("CARGO_BIN_EXE_tunnel_monitor"),
+        arguments: &[],
+        ready: "HTTPServer listening",
+    },
+    Tool {
+        name: "tunnel_monitor --hosts 64 --vnis 8",
+        program: env!("CARGO_BIN_EXE_tunnel_monitor"),
+        arguments: &["--hosts", "64", "--vnis", "8"],
+        ready: "HTTPServer listening",
     },
 ];
 
@@ -59,7 +76,9 @@ struct Run {
 
 impl Run {
     fn of(tool: &Tool, sandbox: &Sandbox) -> Run {
-        let mut process = sandbox.start(Command::new(tool.program));
+        let mut command = Command::new(tool.program);
+        command.args(tool.arguments);
+        let mut process = sandbox.start(command);
         process.wait_for(tool.ready, PATIENCE);
         let ready = process.started().elapsed();
         let memory_kib = process.peak_memory_kib();
@@ -82,7 +101,7 @@ impl Run {
 fn print(tool: &Tool, runs: &[Run]) {
     let Tool { name, ready, .. } = tool;
     let title = format!("{name}, {} runs", runs.len());
-    println!("{title:<40} {:>7} {:>7} {:>7}", "min", "median", "max");
+    println!("{title:<46} {:>7} {:>7} {:>7}", "min", "median", "max");
     let row = |what: &str, decimals: usize, value: fn(&Run) -> f64| {
         let mut values: Vec<_> = runs.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
@@ -91,7 +110,7 @@ fn print(tool: &Tool, runs: &[Run]) {
             values[values.len() / 2],
             values[values.len() - 1],
         );
-        println!("{what:<40} {min:>7.decimals$} {median:>7.decimals$} {max:>7.decimals$}");
+        println!("{what:<46} {min:>7.decimals$} {median:>7.decimals$} {max:>7.decimals$}");
     };
     row(&format!("start to \"{ready}\", ms"), 0, |run| {
         run.ready.as_secs_f64() * 1e3
