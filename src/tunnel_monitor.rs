@@ -24,11 +24,11 @@ pub use arguments::{Arguments, Command, Listen, Monitoring};
 pub use flow::{Counts, Encap, Flow, Inner, Outer};
 pub use groups::{Groups, Network, Pair};
 pub use keeper::Keeper;
-pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, Tally, labels};
+pub use monitor::{MOST_FLOWS, MOST_VXLAN_PORTS, Monitor, Setup, labels};
 pub use recorder::{Outlets, Recorder};
 pub use report::Report;
 pub use rows::{Which, write_rows};
-pub use sample::{Column, Row, Sample, Span, Uncounted};
+pub use sample::{Column, Row, Sample, Span, Tally, Uncounted};
 pub use sampler::{Sampler, Source};
 pub use simulation::Simulation;
 

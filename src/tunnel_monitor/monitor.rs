@@ -13,7 +13,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 
 use super::flow::{Counts, Encap, Flow, Inner, Outer};
-use super::sample::Uncounted;
+use super::sample::{Tally, Uncounted};
 use super::sampler::Source;
 use super::skeleton::types;
 use super::skeleton::{OpenTunnelMonitorSkel, TunnelMonitorSkel, TunnelMonitorSkelBuilder};
@@ -52,17 +52,6 @@ impl Default for Setup {
             max_entries: 65_536,
         }
     }
-}
-
-/// What was counted apart from flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All tunnel packets. At rest: the sum of all flows, those taken out too, and `other`.
-    pub totals: Counts,
-    /// Tunnel packets whose flows had no room.
-    pub other: Counts,
-    /// Packets that are in no flow, as they pass the interface: a GSO packet is one.
-    pub uncounted: Uncounted,
 }
 
 /// `struct row` of the BPF program.

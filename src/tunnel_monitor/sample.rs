@@ -43,6 +43,17 @@ pub struct Uncounted {
     pub table_errors: u64,
 }
 
+/// What was counted apart from flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All tunnel packets. At rest: the sum of all flows, those taken out too, and `other`.
+    pub totals: Counts,
+    /// Tunnel packets whose flows had no room.
+    pub other: Counts,
+    /// Packets that are in no flow, as they pass the interface: a GSO packet is one.
+    pub uncounted: Uncounted,
+}
+
 /// Everything that was counted up to one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 
 use super::flow::{Counts, Flow};
-use super::monitor::Tally;
-use super::sample::{Column, Sample, Span};
+use super::sample::{Column, Sample, Span, Tally};
 
 /// A sample that comes a little early still ends the window.
 const TOLERANCE: Duration = Duration::from_millis(100);
