@@ -35,7 +35,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -55,6 +55,8 @@ const HEAD: usize = 8 * 1024;
 const HEADERS: usize = 64;
 /// Bytes that the kernel holds for a reader, who may be slow (the kernel itself doubles the figure).
 const SEND_BUFFER: usize = 128 * 1024;
+/// Connections that the kernel has made and nobody has accepted yet.
+const WAITING: i32 = 2048;
 /// How long nobody is let in when the machine has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -103,6 +105,8 @@ pub fn bind(address: SocketAddr) -> Result<Listening> {
         listener.set_nonblocking(true)?;
         // Accepted connections inherit it. Without a bound the kernel would hold megabytes for each.
         setsockopt(&listener, sockopt::SndBuf, &SEND_BUFFER)?;
+        // The standard library lets 128 wait; whoever comes when as many do tries again a second later.
+        listen(&listener, Backlog::new(WAITING)?)?;
         listener.local_addr()
     };
     let address = prepare().with_context(|| format!("listen on {address}"))?;

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
-use std::thread::sleep;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -427,5 +428,67 @@ fn a_folder_that_is_gone_is_said_and_survived() {
         let said = monitor.process.stderr();
         assert_eq!(said.matches("/run/data").count(), 1, "{said}");
         monitor.finish();
+    });
+}
+
+/// Readers who stop, connections without end, what is no question: every packet is counted meanwhile.
+#[test]
+fn clients_that_misbehave_change_no_figure() {
+    const FLOWS: u16 = 2000;
+    const ROUNDS: u64 = 5;
+    sandbox::run("clients_that_misbehave_change_no_figure", |sandbox| {
+        let here = Place::here();
+        let _cable = Veth::new((&here, "up0"), (&here, "far0"));
+        let monitor = monitoring(sandbox, "");
+        let frames: Vec<_> = (0..FLOWS)
+            .map(|number| {
+                let [high, low] = number.to_be_bytes();
+                frame(9, Ipv4Addr::new(10, 1, high, low))
+            })
+            .collect();
+        comes_in(&frames);
+        let known = |report: &Value| report["flows"] == FLOWS;
+        monitor.wait_until("all flows", SOON, known);
+        let connect = || step("connect", TcpStream::connect("127.0.0.1:8080"));
+        let ask = |mut stream: &TcpStream, text: &str| {
+            // Those who are refused while they speak cannot end.
+            let _ = stream.write_all(text.as_bytes());
+        };
+        let stalled: Vec<TcpStream> = (0..200)
+            .map(|number| {
+                let path = ["/data/tunnel.json", "/events", "/metrics", "/"][number % 4];
+                let stream = connect();
+                let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                ask(&stream, &asked);
+                stream
+            })
+            .collect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let huge = format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(1 << 18));
+                for number in 0..1500 {
+                    let stream = connect();
+                    match number % 3 {
+                        0 => ask(&stream, "GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n"),
+                        1 if number % 50 == 1 => ask(&stream, &huge),
+                        1 => ask(&stream, "\0\u{7f}\r\n\r\n"),
+                        _ => {}
+                    }
+                }
+            });
+            (0..ROUNDS).for_each(|_| comes_in(&frames));
+        });
+        let packets = u64::from(FLOWS) * (1 + ROUNDS);
+        let all = [0, 0, packets, packets * FRAME];
+        let came = |report: &Value| figures(&report["totals"]) == all;
+        monitor.wait_until("all packets", SOON, came);
+        let rows = rows();
+        assert_eq!(rows.len(), usize::from(FLOWS));
+        let of_each = [0, 0, 1 + ROUNDS, (1 + ROUNDS) * FRAME];
+        for (flow, figures) in rows {
+            assert_eq!(figures, of_each, "{flow}");
+        }
+        drop(stalled);
+        assert_adds_up(&monitor.finish());
     });
 }
