@@ -72,8 +72,8 @@ impl Monitor {
 
 fn impatient() -> Options {
     let limits = Limits {
-        head: Duration::from_millis(400),
-        stalled: Duration::from_millis(400),
+        head: Duration::from_secs(2),
+        stalled: Duration::from_secs(1),
         ..Limits::default()
     };
     Options {
@@ -1028,7 +1028,7 @@ fn who_says_nothing_or_takes_nothing_is_cut() {
     let mut events = Events::open(address);
     let (mut reader, schema) = (Reader::default(), schema());
     reader.take(&events.next().unwrap(), &schema);
-    sleep(Duration::from_millis(1000));
+    sleep(Duration::from_secs(3));
     monitor.publish(true);
     reader.take(&events.next().unwrap(), &schema);
 }
@@ -1105,7 +1105,8 @@ fn role_of_a_server() {
     if env::var_os(ROLE).is_none() {
         return;
     }
-    let mut monitor = Monitor::of(Table::with(2500));
+    // Readers who stall are to be there until the end.
+    let mut monitor = Monitor::with(Table::with(2500), patient());
     monitor.publish(true);
     println!("\n{}", monitor.address());
     let (mut longest, mut published) = (Duration::ZERO, 0_u64);

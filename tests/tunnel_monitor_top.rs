@@ -219,6 +219,12 @@ impl Drop for Tmux<'_> {
             .arg("kill-server");
         let _ = command.output();
         let _ = fs::remove_dir_all(&self.folder);
+        // A moment later. What stays is said at the end of the test.
+        let deadline = Instant::now() + WITHIN;
+        let is_shell = |(_, command): &(u32, String)| command.starts_with("bash --norc");
+        while self.sandbox.processes().iter().any(is_shell) && Instant::now() < deadline {
+            sleep(PAUSE);
+        }
     }
 }
 
