@@ -27,6 +27,7 @@ mod report;
 pub mod session;
 mod settings;
 pub mod tc;
+pub mod tcp_hold;
 mod tick;
 pub mod tokenbucket;
 pub mod tunnel_monitor;

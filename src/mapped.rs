@@ -74,6 +74,11 @@ impl<T: Shared> Mapped<T> {
     }
 }
 
+// SAFETY: the mapping is there from any thread, and what is `Shared` may be read and written by all at once.
+unsafe impl<T: Shared> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: Shared> Sync for Mapped<T> {}
+
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         // SAFETY: this mapping, whole; no reference into it outlives `self`.

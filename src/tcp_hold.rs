@@ -1,0 +1,20 @@
+//! tcp_hold: a peer's bytes are acknowledged when the application has confirmed them, and not before. Whoever
+//! dies with bytes that it had read and not dealt with has a peer who still has them, and sends them again
+//! to a successor.
+//!
+//! [`Holder`] loads the program and stands at the links to the peers; [`Holder::hold`] takes a socket, and
+//! [`Held`] is that socket with its confirmations.
+
+mod accounts;
+mod connection;
+mod held;
+mod holder;
+
+pub use held::Held;
+pub use holder::{Events, Holder, MOST_HOLDS, Setup, labels};
+
+/// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
+#[doc(hidden)]
+pub mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/tcp_hold.skel.rs"));
+}

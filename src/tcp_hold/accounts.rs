@@ -1,0 +1,152 @@
+//! What the application and the BPF program tell each other of each connection.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use libbpf_rs::{Map, MapCore, MapFlags, MapHandle};
+use plain::Plain;
+
+use super::skeleton::types;
+use crate::map_value;
+use crate::mapped::{Mapped, Shared};
+
+/// `struct account` of the BPF program.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Account {
+    generation: AtomicU64,
+    /// How far the connection may be acknowledged.
+    pub confirmed: AtomicU64,
+    /// Not 0: a probe that leaves is to be an acknowledgement.
+    pub is_probe_wanted: AtomicU64,
+    /// How far it is acknowledged.
+    pub promised: AtomicU64,
+    unused: [AtomicU64; 4],
+}
+
+const _: () = assert!(size_of::<Account>() == size_of::<types::account>());
+// SAFETY: atomic integers only, laid out as the BPF program has them, without padding.
+unsafe impl Shared for Account {}
+
+/// A hold without an account, as in the BPF program.
+const NO_SLOT: u32 = u32::MAX;
+
+// SAFETY: integers only, without padding.
+unsafe impl Plain for types::hold {}
+
+/// Sockets that are held, and their accounts.
+#[derive(Debug)]
+pub struct Accounts {
+    accounts: Mapped<Account>,
+    /// Socket storage, by descriptor.
+    holds: MapHandle,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    free: Vec<u32>,
+    /// From here on nobody had one.
+    next: u32,
+    /// The last one that was given.
+    generation: u64,
+}
+
+/// Whose account it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    number: u32,
+    generation: u64,
+}
+
+impl Accounts {
+    pub fn open(accounts: &Map<'_>, holds: &Map<'_>) -> Result<Accounts> {
+        Ok(Accounts {
+            accounts: Mapped::open(accounts)?,
+            holds: MapHandle::try_from(holds).context("take the map of holds")?,
+            slots: Mutex::default(),
+        })
+    }
+
+    /// An account for a connection of whose bytes so many were read, which are confirmed, and so many may have
+    /// been acknowledged. `None`: all are taken.
+    pub fn begin(&self, read: u64, promised: u64) -> Option<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = slots.free.pop().or_else(|| {
+            let next = slots.next;
+            (next < self.accounts.count()).then(|| {
+                slots.next += 1;
+                next
+            })
+        })?;
+        slots.generation += 1;
+        let slot = Slot {
+            number,
+            generation: slots.generation,
+        };
+        drop(slots);
+        let account = self.accounts.get(number)?;
+        account.confirmed.store(read, Ordering::Relaxed);
+        account.is_probe_wanted.store(0, Ordering::Relaxed);
+        account.promised.store(promised, Ordering::Relaxed);
+        account.generation.store(slot.generation, Ordering::Release);
+        Some(slot)
+    }
+
+    /// Nothing more is confirmed of whatever still has this slot.
+    pub fn end(&self, slot: Slot) {
+        if let Some(account) = self.accounts.get(slot.number) {
+            account.generation.store(0, Ordering::Release);
+        }
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.free.push(slot.number);
+    }
+
+    /// What is known of a connection.
+    pub fn get(&self, slot: Slot) -> Result<&Account> {
+        let account = self.accounts.get(slot.number);
+        account.context("an account that there is not")
+    }
+
+    /// From now on the socket's acknowledgements go by this account; without one, nothing is confirmed.
+    pub fn hold(&self, socket: &impl AsFd, slot: Option<Slot>, promised: u64) -> Result<()> {
+        let (slot, generation) = slot.map_or((NO_SLOT, 0), |it| (it.number, it.generation));
+        let hold = types::hold {
+            slot,
+            pad: 0,
+            generation,
+            promised,
+        };
+        self.holds
+            .update(&key(socket), map_value::bytes(&hold), MapFlags::ANY)
+            .context("hold the socket")
+    }
+
+    /// The kernel's acknowledgements pass again.
+    pub fn release(&self, socket: &impl AsFd) -> Result<()> {
+        self.holds
+            .delete(&key(socket))
+            .context("release the socket")
+    }
+
+    /// How far a held socket is acknowledged; `None`: it is not held. One that goes by a living account is
+    /// refused.
+    pub fn promised(&self, socket: &impl AsFd) -> Result<Option<u64>> {
+        let value = self.holds.lookup(&key(socket), MapFlags::ANY);
+        let Some(value) = value.context("look for the socket's hold")? else {
+            return Ok(None);
+        };
+        let hold: types::hold = map_value::read(&value)?;
+        let account = self.accounts.get(hold.slot);
+        let is_living = account
+            .is_some_and(|account| account.generation.load(Ordering::Acquire) == hold.generation);
+        ensure!(!is_living, "the socket is held already");
+        Ok(Some(hold.promised))
+    }
+}
+
+fn key(socket: &impl AsFd) -> [u8; 4] {
+    socket.as_fd().as_raw_fd().to_ne_bytes()
+}

@@ -1,0 +1,168 @@
+//! The program, at the links to the peers.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use libbpf_rs::skel::SkelBuilder;
+use libbpf_rs::{MapCore, MapFlags, OpenObject};
+use plain::Plain;
+
+use super::accounts::Accounts;
+use super::connection::Progress;
+use super::held::Held;
+use super::skeleton::types;
+use super::skeleton::{TcpHoldSkel, TcpHoldSkelBuilder};
+use crate::Failure;
+use crate::load::load;
+use crate::map_value;
+use crate::notation::grouped;
+use crate::port::Port;
+use crate::tc::{Attacher, Attachment, Direction, Method};
+
+/// Connections that can be held at once.
+pub const MOST_HOLDS: u32 = 65_536;
+
+const HOLD_BACK: &str = "hold_back";
+
+// SAFETY: integers only, without padding.
+unsafe impl Plain for types::events {}
+
+/// Every label that filters of ours may have.
+pub fn labels() -> Vec<String> {
+    vec![label()]
+}
+
+fn label() -> String {
+    format!("netbpf_{HOLD_BACK}")
+}
+
+/// How it is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Connections that there is room for; [`MOST_HOLDS`] at most.
+    pub max_holds: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            max_holds: MOST_HOLDS,
+        }
+    }
+}
+
+/// What the program did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Acknowledgements that were lowered.
+    pub lowered: u64,
+    /// Probes that left as acknowledgements.
+    pub probes: u64,
+    /// Packets of held sockets that were dropped, because they have no TCP header where one was looked for.
+    pub unreadable: u64,
+    /// Packets of held sockets that were dropped, because the kernel would not change them.
+    pub failed: u64,
+}
+
+/// Holds sockets. When it is dropped the kernel's acknowledgements pass again, those of held sockets too.
+pub struct Holder<'obj> {
+    // Dropped in this order: taken off, then closed.
+    attached: Vec<Attachment>,
+    skeleton: TcpHoldSkel<'obj>,
+    accounts: Arc<Accounts>,
+}
+
+impl<'obj> Holder<'obj> {
+    /// Loads the program. It stands nowhere yet.
+    pub fn load(setup: &Setup, object: &'obj mut MaybeUninit<OpenObject>) -> Result<Holder<'obj>> {
+        let room = 1..=MOST_HOLDS;
+        ensure!(
+            room.contains(&setup.max_holds),
+            Failure::Usage(format!(
+                "there is room for 1 to {} held connections",
+                grouped(MOST_HOLDS.into())
+            ))
+        );
+        let mut open = TcpHoldSkelBuilder::default().open(object)?;
+        open.maps.accounts.set_max_entries(setup.max_holds)?;
+        let skeleton = load(open).context("load the BPF programs")?;
+        let accounts = Accounts::open(&skeleton.maps.accounts, &skeleton.maps.holds)?;
+        Ok(Holder {
+            attached: Vec::new(),
+            accounts: Arc::new(accounts),
+            skeleton,
+        })
+    }
+
+    /// The maps and programs as they are, for tests and benchmarks.
+    #[doc(hidden)]
+    pub fn skeleton(&self) -> &TcpHoldSkel<'obj> {
+        &self.skeleton
+    }
+
+    /// Attaches to these links, by the best method where none is named. Acknowledgements that leave by others
+    /// are not held.
+    pub fn attach(&mut self, method: Option<Method>, ports: &[Port]) -> Result<Method> {
+        let any = self.skeleton.progs.hold_back.as_fd();
+        let attacher = Attacher::new(method.unwrap_or_else(|| Method::best(any)));
+        for port in ports {
+            let program = self.program(&port.program(HOLD_BACK))?;
+            let attachment = attacher
+                .attach(program, &label(), port.ifindex, Direction::Egress)
+                .with_context(|| format!("attach {HOLD_BACK} to {}", port.name))?;
+            self.attached.push(attachment);
+        }
+        Ok(attacher.method())
+    }
+
+    fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let programs = &self.skeleton.progs;
+        Ok(match name {
+            HOLD_BACK => programs.hold_back.as_fd(),
+            "hold_back_raw" => programs.hold_back_raw.as_fd(),
+            _ => anyhow::bail!("there is no program {name}"),
+        })
+    }
+
+    /// Holds a TCP socket: one that is about to connect, one that was accepted, or one that has been at work for
+    /// long. Nobody may read from it meanwhile.
+    pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
+        let progress = Progress::of(&socket)?;
+        // Nobody knows which of the bytes that had come before were acknowledged.
+        let promised = self.accounts.promised(&socket)?;
+        let promised = promised.unwrap_or(progress.received);
+        let slot = self.accounts.begin(progress.read, promised);
+        let slot = slot.with_context(|| {
+            let room = self.skeleton.maps.accounts.max_entries();
+            format!(
+                "{} connections are held; there is no room for more",
+                grouped(room.into())
+            )
+        })?;
+        let exposed = promised.saturating_sub(progress.read);
+        Held::begin(socket, &self.accounts, slot, promised, exposed)
+    }
+
+    /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
+    /// [`Holder::hold`] of the accepted socket begins its confirmations.
+    pub fn hold_accepted(&self, listener: &impl AsFd) -> Result<()> {
+        self.accounts.hold(listener, None, 0)
+    }
+
+    /// What the program did so far, on all CPUs.
+    pub fn events(&self) -> Result<Events> {
+        let events = &self.skeleton.maps.events;
+        let values = events.lookup_percpu(&[0; 4], MapFlags::ANY)?;
+        let of_each: Vec<types::events> = map_value::read_each(&values.unwrap_or_default())?;
+        let mut sum = Events::default();
+        for of_cpu in of_each {
+            sum.lowered += of_cpu.lowered;
+            sum.probes += of_cpu.probes;
+            sum.unreadable += of_cpu.unreadable;
+            sum.failed += of_cpu.failed;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,406 @@
+//! Held connections, with a peer across a cable, in a network namespace of his own: what he is told to have
+//! arrived, as his own kernel says, is what was confirmed, and never more.
+
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use libbpf_rs::OpenObject;
+use netbpf::netlink::Netlink;
+use netbpf::port::Port;
+use netbpf::tc::Method;
+use netbpf::tcp_hold::{Events, Held, Holder, Setup};
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+};
+use testbed::attaching;
+use testbed::namespace::{Namespace, Place, Veth};
+use testbed::sandbox;
+use testbed::step;
+
+const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+/// More than the kernel takes to answer on a busy machine; nothing waits for it to pass.
+const WITHIN: Duration = Duration::from_secs(20);
+/// Longer than a delayed acknowledgement (200 ms at most), and than a probe for a lost tail.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+/// A holder at the cable to the peer, and the network around it.
+struct Bench<'obj> {
+    holder: Holder<'obj>,
+    peer: Place,
+    here: IpAddr,
+    there: IpAddr,
+}
+
+/// By each way to attach and over IPv4 and IPv6.
+fn run(name: &str, test: impl Fn(&Bench<'_>) + Sync) {
+    attaching::by_each_way(|way| {
+        let method = match way {
+            "tcx" => Method::Tcx,
+            _ => Method::Clsact,
+        };
+        for family in [0, 1] {
+            sandbox::run(name, |_| {
+                let namespace = Namespace::new("peer");
+                let (here, peer) = (Place::here(), Place::named("peer"));
+                let _cable = Veth::new((&here, "up0"), (&peer, "eth0"));
+                for (place, interface, addresses) in [(&here, "up0", HERE), (&peer, "eth0", PEER)] {
+                    place.ip(&format!("address add {}/24 dev {interface}", addresses[0]));
+                    place.ip(&format!(
+                        "address add {}/64 dev {interface} nodad",
+                        addresses[1]
+                    ));
+                }
+                let mut object = MaybeUninit::uninit();
+                let bench = Bench {
+                    holder: holder(method, &mut object),
+                    peer,
+                    here: step(HERE[family], HERE[family].parse()),
+                    there: step(PEER[family], PEER[family].parse()),
+                };
+                test(&bench);
+                let Events {
+                    unreadable, failed, ..
+                } = step("read the events", bench.holder.events());
+                assert_eq!((unreadable, failed), (0, 0));
+                drop(bench);
+                drop(namespace);
+            });
+        }
+    });
+}
+
+fn holder(method: Method, object: &mut MaybeUninit<OpenObject>) -> Holder<'_> {
+    let mut holder = step("load", Holder::load(&Setup::default(), object));
+    let mut netlink = step("open netlink", Netlink::open());
+    let port = step("find up0", Port::find(&mut netlink, "up0"));
+    step("attach", holder.attach(Some(method), &[port]));
+    holder
+}
+
+impl Bench<'_> {
+    /// A listener of ours, and how the peer gets there.
+    fn listen(&self) -> (TcpListener, SocketAddr) {
+        let listener = step("listen", TcpListener::bind((self.here, 0)));
+        let address = step("own address", listener.local_addr());
+        (listener, address)
+    }
+
+    fn connect_from_peer(&self, address: SocketAddr) -> TcpStream {
+        let stream = self
+            .peer
+            .run(|| TcpStream::connect_timeout(&address, WITHIN));
+        let stream = patient(step("the peer connects", stream));
+        // Or a small segment would wait for the acknowledgement of the one before it (RFC 9293, 3.7.4).
+        step("set TCP_NODELAY", stream.set_nodelay(true));
+        stream
+    }
+
+    /// A connection that the peer made, held since it was accepted, and his end of it.
+    fn accepted(&self) -> (Held<TcpStream>, TcpStream) {
+        let (listener, address) = self.listen();
+        step(
+            "hold what is accepted",
+            self.holder.hold_accepted(&listener),
+        );
+        let peer = self.connect_from_peer(address);
+        let (stream, _) = step("accept", listener.accept());
+        (self.hold(patient(stream)), peer)
+    }
+
+    fn hold(&self, stream: TcpStream) -> Held<TcpStream> {
+        step("hold", self.holder.hold(stream))
+    }
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    step("bound", stream.set_read_timeout(Some(WITHIN)));
+    step("bound", stream.set_write_timeout(Some(WITHIN)));
+    stream
+}
+
+fn write(mut stream: &TcpStream, bytes: usize) {
+    step("write", stream.write_all(&vec![7; bytes]));
+}
+
+fn read(mut stream: &TcpStream, bytes: usize) {
+    step("read", stream.read_exact(&mut vec![0; bytes]));
+}
+
+/// Bytes that this end has sent and nobody has acknowledged.
+fn unacknowledged(stream: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: TIOCOUTQ writes one int.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    step(
+        "ask for unacknowledged bytes",
+        nix::errno::Errno::result(result),
+    );
+    bytes
+}
+
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < WITHIN, "{what} did not happen");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn confirm(held: &Held<TcpStream>, bytes: u64) {
+    step("confirm", held.confirm(bytes));
+    step("announce", held.announce());
+}
+
+/// For a while, however often either end sends something.
+#[track_caller]
+fn assert_stays(peer: &TcpStream, unacknowledged_bytes: i32) {
+    let start = Instant::now();
+    while start.elapsed() < A_WHILE {
+        assert_eq!(unacknowledged(peer), unacknowledged_bytes);
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn only_what_is_confirmed_is_acknowledged() {
+    run("only_what_is_confirmed_is_acknowledged", |bench| {
+        let (held, peer) = bench.accepted();
+        write(&peer, 5000);
+        read(&held, 5000);
+        assert_stays(&peer, 5000);
+        confirm(&held, 2000);
+        until("2,000 are acknowledged", || unacknowledged(&peer) == 3000);
+        assert_stays(&peer, 3000);
+        assert_eq!(step("ask", held.promised()), 2000);
+        // Not what was read, but what was confirmed: the rest comes in between.
+        write(&peer, 100);
+        read(&held, 100);
+        assert_stays(&peer, 3100);
+        confirm(&held, 3100);
+        until("all are acknowledged", || unacknowledged(&peer) == 0);
+        assert!(step("ask", held.is_settled()));
+        assert!(
+            !step("announce", held.announce()),
+            "nothing was left to tell"
+        );
+    });
+}
+
+#[test]
+fn what_goes_the_other_way_carries_it() {
+    run("what_goes_the_other_way_carries_it", |bench| {
+        let (held, peer) = bench.accepted();
+        write(&peer, 1000);
+        read(&held, 1000);
+        write(&held, 10);
+        read(&peer, 10);
+        assert_stays(&peer, 1000);
+        step("confirm", held.confirm(400));
+        assert_eq!(unacknowledged(&peer), 1000);
+        write(&held, 10);
+        until("it is acknowledged", || unacknowledged(&peer) == 600);
+        // That the peer acknowledges what was sent is not held back.
+        read(&peer, 10);
+        until("the peer has it", || unacknowledged(&held) == 0);
+        assert_stays(&peer, 600);
+    });
+}
+
+#[test]
+fn what_comes_before_it_is_accepted_waits_too() {
+    run("what_comes_before_it_is_accepted_waits_too", |bench| {
+        let (listener, address) = bench.listen();
+        step(
+            "hold what is accepted",
+            bench.holder.hold_accepted(&listener),
+        );
+        let peer = bench.connect_from_peer(address);
+        write(&peer, 3000);
+        assert_stays(&peer, 3000);
+        let (stream, _) = step("accept", listener.accept());
+        let stream = patient(stream);
+        read(&stream, 1000);
+        assert_stays(&peer, 3000);
+        // What was read before counts as confirmed.
+        let held = bench.hold(stream);
+        assert_eq!(held.exposed(), 0);
+        assert_eq!(step("ask", held.confirmed()), 1000);
+        step("announce", held.announce());
+        until("it is acknowledged", || unacknowledged(&peer) == 2000);
+        read(&held, 2000);
+        assert_stays(&peer, 2000);
+    });
+}
+
+#[test]
+fn who_connects_is_held_from_the_first_byte() {
+    run("who_connects_is_held_from_the_first_byte", |bench| {
+        let there = bench.there;
+        let listener = bench.peer.run(|| TcpListener::bind((there, 0)));
+        let listener = step("the peer listens", listener);
+        let address = step("his address", listener.local_addr());
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+        let fd: OwnedFd = step("make a socket", fd);
+        let held = step("hold", bench.holder.hold(TcpStream::from(fd)));
+        let connected = connect(held.as_raw_fd(), &SockaddrStorage::from(address));
+        step("connect", connected);
+        let (peer, _) = step("the peer accepts", listener.accept());
+        write(&peer, 2500);
+        read(&held, 2500);
+        assert_stays(&peer, 2500);
+        confirm(&held, 2500);
+        until("it is acknowledged", || unacknowledged(&peer) == 0);
+    });
+}
+
+#[test]
+fn a_connection_at_work_is_held_from_now_on() {
+    run("a_connection_at_work_is_held_from_now_on", |bench| {
+        let (listener, address) = bench.listen();
+        let peer = bench.connect_from_peer(address);
+        let (stream, _) = step("accept", listener.accept());
+        let stream = patient(stream);
+        write(&peer, 4000);
+        until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+        read(&stream, 1500);
+        let held = bench.hold(stream);
+        assert_eq!(held.exposed(), 2500);
+        assert_eq!(step("ask", held.confirmed()), 1500);
+        write(&peer, 1000);
+        read(&held, 3500);
+        assert_stays(&peer, 1000);
+        // Up to what was acknowledged before, nothing is new to the peer.
+        confirm(&held, 2500);
+        assert_stays(&peer, 1000);
+        confirm(&held, 1000);
+        until("it is acknowledged", || unacknowledged(&peer) == 0);
+    });
+}
+
+/// The peer's FIN is a byte of the sequence, which is acknowledged with the last byte before it.
+#[test]
+fn a_fin_waits_for_what_is_before_it() {
+    run("a_fin_waits_for_what_is_before_it", |bench| {
+        let (held, peer) = bench.accepted();
+        write(&peer, 1200);
+        step("the peer is done", peer.shutdown(Shutdown::Write));
+        let mut all = Vec::new();
+        step("read to the end", (&*held).read_to_end(&mut all));
+        assert_eq!(all.len(), 1200);
+        let waits = || unacknowledged(&peer);
+        // TIOCOUTQ counts the FIN.
+        let with_fin = waits();
+        assert!((1200..=1201).contains(&with_fin), "{with_fin}");
+        assert_stays(&peer, with_fin);
+        confirm(&held, 1199);
+        write(&held, 1);
+        until("all but one byte", || waits() == with_fin - 1199);
+        assert_stays(&peer, with_fin - 1199);
+        confirm(&held, 1);
+        write(&held, 1);
+        until("the last byte, and the FIN", || waits() == 0);
+        assert!(step("ask", held.is_settled()));
+        read(&peer, 2);
+    });
+}
+
+#[test]
+fn whoever_goes_with_unconfirmed_bytes_resets_the_connection() {
+    let name = "whoever_goes_with_unconfirmed_bytes_resets_the_connection";
+    run(name, |bench| {
+        let (held, mut peer) = bench.accepted();
+        write(&peer, 2000);
+        read(&held, 2000);
+        confirm(&held, 500);
+        until("500 are acknowledged", || unacknowledged(&peer) == 1500);
+        drop(held);
+        let ended = peer.read(&mut [0; 16]);
+        let ended = ended.map_err(|error| error.kind());
+        assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
+    });
+}
+
+/// Somebody else has the socket still; its slot may be another connection's.
+#[test]
+fn what_is_no_longer_confirmed_stays_held() {
+    run("what_is_no_longer_confirmed_stays_held", |bench| {
+        let (held, peer) = bench.accepted();
+        let other = step("take a copy", held.try_clone());
+        write(&peer, 900);
+        read(&held, 900);
+        confirm(&held, 300);
+        until("300 are acknowledged", || unacknowledged(&peer) == 600);
+        drop(held);
+        let (next, next_peer) = bench.accepted();
+        write(&next_peer, 5000);
+        read(&next, 5000);
+        confirm(&next, 5000);
+        until("the next one's are", || unacknowledged(&next_peer) == 0);
+        write(&other, 10);
+        read(&peer, 10);
+        assert_stays(&peer, 600);
+        // It can be held again, by whoever takes over.
+        let again = bench.hold(other);
+        assert_eq!(again.exposed(), 0);
+        confirm(&again, 0);
+        until("what was read counts as confirmed", || {
+            unacknowledged(&peer) == 0
+        });
+    });
+}
+
+#[test]
+fn who_is_released_is_as_before() {
+    run("who_is_released_is_as_before", |bench| {
+        let (listener, address) = bench.listen();
+        let peer = bench.connect_from_peer(address);
+        let (stream, _) = step("accept", listener.accept());
+        step("reuse", setsockopt(&stream, sockopt::ReuseAddr, &true));
+        let held = bench.hold(patient(stream));
+        write(&peer, 800);
+        read(&held, 800);
+        assert_stays(&peer, 800);
+        let stream = step("release", held.release());
+        until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+        write(&peer, 800);
+        read(&stream, 800);
+        until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+        let reuse = nix::sys::socket::getsockopt(&stream, sockopt::ReuseAddr);
+        assert!(step("ask for SO_REUSEADDR", reuse));
+        drop(stream);
+        // By FIN, not by a reset.
+        let mut rest = Vec::new();
+        step("read to the end", (&peer).read_to_end(&mut rest));
+        assert!(rest.is_empty());
+    });
+}
+
+#[test]
+fn others_are_left_alone() {
+    run("others_are_left_alone", |bench| {
+        let (held, held_peer) = bench.accepted();
+        let (listener, address) = bench.listen();
+        let peer = bench.connect_from_peer(address);
+        let (stream, _) = step("accept", listener.accept());
+        write(&held_peer, 100);
+        write(&peer, 100_000);
+        read(&patient(stream), 100_000);
+        until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+        assert_stays(&held_peer, 100);
+        let refused = bench.holder.hold(held.as_fd()).map(drop);
+        let refused = refused.map_err(|error| error.to_string());
+        assert_eq!(refused, Err("the socket is held already".to_owned()));
+    });
+}
