@@ -19,7 +19,7 @@ BPF_C    := $(wildcard src/bpf/*.c src/bpf/*.h)
 AS_ROOT  := packaging/as-root
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build run check check-long lint test test-long bench install clean check-fresh
+.PHONY: help needs build run check check-long lint test test-long bench install clean check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -27,6 +27,7 @@ help:
 	@echo 'make check        formats, lints and every test that this kernel can run, long ones in short form'
 	@echo 'make check-long   the same with the long tests in full'
 	@echo 'make check-fresh  make run and make check on a fresh Debian 12 (needs root, debootstrap and git)'
+	@echo 'make check-kernels  tests in other kernels, emulated (KERNELS="6.1" for some of them; minutes each)'
 	@echo 'make build        release binaries: $(BINARIES)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
@@ -80,3 +81,7 @@ clean:
 
 check-fresh:
 	@packaging/check-fresh
+
+# No part of `make check`: an emulated machine takes minutes, and fetches 100 MB of each kernel once.
+check-kernels: needs
+	@packaging/check-kernels $(KERNELS)

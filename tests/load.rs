@@ -1,16 +1,25 @@
-//! Loading while signals come faster than the verifier reads a program.
+//! Loading: every program of the tree, and while signals come faster than the verifier reads one.
 
+use std::any::type_name;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
+use libbpf_rs::OpenObject;
 use libbpf_rs::skel::SkelBuilder;
 use netbpf::load::load;
+use netbpf::neighbor_sharing::skeleton::NeighborSharingSkelBuilder;
 use netbpf::tokenbucket::skeleton::TokenbucketSkelBuilder;
+use netbpf::tunnel_monitor::skeleton::TunnelMonitorSkelBuilder;
+use netbpf::vlan_learning::skeleton::VlanLearningSkelBuilder;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use testbed::{sandbox, step};
+
+mod tagger {
+    include!(concat!(env!("OUT_DIR"), "/vlan_tagger.skel.rs"));
+}
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
@@ -50,5 +59,40 @@ fn signals_do_not_keep_a_program_from_being_loaded() {
         );
         // SAFETY: what was there before.
         step("as before", unsafe { sigaction(Signal::SIGURG, &before) });
+    });
+}
+
+/// With the constants of their sources: what tools set before they load, their own tests have.
+#[test]
+fn every_program_passes_the_verifier() {
+    sandbox::run("every_program_passes_the_verifier", |_| {
+        fn assert_loads<'obj, Builder: SkelBuilder<'obj>>(
+            builder: Builder,
+            object: &'obj mut MaybeUninit<OpenObject>,
+        ) {
+            let what = type_name::<Builder>();
+            let open = step(format!("open {what}"), builder.open(object));
+            drop(step(format!("load {what}"), load(open)));
+        }
+        assert_loads(
+            NeighborSharingSkelBuilder::default(),
+            &mut MaybeUninit::uninit(),
+        );
+        assert_loads(
+            TokenbucketSkelBuilder::default(),
+            &mut MaybeUninit::uninit(),
+        );
+        assert_loads(
+            TunnelMonitorSkelBuilder::default(),
+            &mut MaybeUninit::uninit(),
+        );
+        assert_loads(
+            VlanLearningSkelBuilder::default(),
+            &mut MaybeUninit::uninit(),
+        );
+        assert_loads(
+            tagger::VlanTaggerSkelBuilder::default(),
+            &mut MaybeUninit::uninit(),
+        );
     });
 }
