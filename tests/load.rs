@@ -10,6 +10,7 @@ use libbpf_rs::OpenObject;
 use libbpf_rs::skel::SkelBuilder;
 use netbpf::load::load;
 use netbpf::neighbor_sharing::skeleton::NeighborSharingSkelBuilder;
+use netbpf::tcp_hold::skeleton::TcpHoldSkelBuilder;
 use netbpf::tokenbucket::skeleton::TokenbucketSkelBuilder;
 use netbpf::tunnel_monitor::skeleton::TunnelMonitorSkelBuilder;
 use netbpf::vlan_learning::skeleton::VlanLearningSkelBuilder;
@@ -78,6 +79,7 @@ fn every_program_passes_the_verifier() {
             NeighborSharingSkelBuilder::default(),
             &mut MaybeUninit::uninit(),
         );
+        assert_loads(TcpHoldSkelBuilder::default(), &mut MaybeUninit::uninit());
         assert_loads(
             TokenbucketSkelBuilder::default(),
             &mut MaybeUninit::uninit(),
