@@ -52,6 +52,11 @@ fn measure(address: &str) -> f64 {
         "ip", "netns", "exec", "wan0", "iperf3", "-c", address, "-t", "2", "-C",
     ];
     let text = output(&[arguments.as_slice(), &["cubic", "-f", "m"]].concat());
+    receivers_rate(&text)
+}
+
+/// What iperf3 (`-f m`) says that the receiver got; Mbit/s.
+fn receivers_rate(text: &str) -> f64 {
     let receiver = text.lines().find(|line| line.ends_with("receiver"));
     let receiver = receiver.unwrap_or_else(|| panic!("no receiver's line in:\n{text}"));
     let rate = receiver
@@ -76,6 +81,13 @@ fn output(words: &[&str]) -> String {
         output.status
     );
     text
+}
+
+/// What a command line of an exercise prints.
+fn typed(line: &str) -> String {
+    let words = line.strip_prefix("sudo ").unwrap_or(line);
+    let output = Command::new("sh").args(["-c", words]).output();
+    String::from_utf8_lossy(&step(line, output).stdout).into_owned()
 }
 
 /// `sudo /path/to/neighbor_sharing/neighbor_sharing.py`, then the two measurements "in another
@@ -129,6 +141,50 @@ fn neighbor_sharing_through_python() {
         let tool = sandbox.start(command);
         tool.finish(ENDS_WITHIN).assert_code(0);
     });
+}
+
+/// The exercise of docs/neighbor_sharing.md: a neighbor borrows the address of a LAN client, and the client
+/// gets what it got before.
+#[test]
+fn neighbor_sharing_exercise_takes_nothing_from_the_client() {
+    let name = "neighbor_sharing_exercise_takes_nothing_from_the_client";
+    if !is_installed("iperf3") {
+        return testbed::skip(name, "iperf3 is not installed");
+    }
+    sandbox::run(name, |sandbox| {
+        let command = on_this_build(env!("CARGO_BIN_EXE_neighbor_sharing"));
+        let mut tool = sandbox.start_with(command, Input::Open, Output::Read);
+        tool.wait_for("Press enter when finished: ", READY_WITHIN);
+        let commands = testbed::document::blocks("docs/neighbor_sharing.md", "Exercise").concat();
+        let lines: Vec<&str> = commands.lines().collect();
+        let [speak, find, take, borrow, measure] = lines[..] else {
+            panic!("five commands: {commands}");
+        };
+        assert!(typed(speak).contains(" 1 received"));
+        assert!(typed(find).contains(" 1 received"));
+        typed(take);
+        let said = typed(borrow);
+        assert!(said.contains("3 packets transmitted, 0 received"), "{said}");
+        let before = received("local0");
+        let rate = receivers_rate(&typed(&format!("{measure} -f m")));
+        assert!((0.5..=1.3).contains(&rate), "{rate} Mbit/s to local0");
+        // 0.5 Mbit/s for 5 s.
+        let bytes = received("local0") - before;
+        assert!(bytes > 312_500, "{bytes} bytes of them came to local0");
+        tool.write("\n");
+        let report = tool.finish(ENDS_WITHIN).assert_code(0).stdout.clone();
+        let words = "3 packets of neighbors with an address of the LAN\n";
+        assert!(report.contains(words), "{report}");
+    });
+}
+
+/// Bytes that a host of a simulation has received.
+fn received(host: &str) -> u64 {
+    let said = Place::named(host).ip("-s -o link show dev eth0");
+    let (_, counts) = step(&said, said.split_once(" RX:").ok_or("no counters"));
+    let (_, figures) = step(&said, counts.split_once('\\').ok_or("no line of figures"));
+    let bytes = figures.split_whitespace().next().unwrap_or_default();
+    step(&said, bytes.parse())
 }
 
 /// A log line of python's `http.server`, as far as it is always the same:
@@ -223,15 +279,10 @@ fn vlan_learning_exercise(sandbox: &Sandbox, option: &[&str], answered: [u32; 2]
     let [take, first, second] = lines[..] else {
         panic!("three commands: {commands}");
     };
-    let run = |line: &str| {
-        let words = line.strip_prefix("sudo ").unwrap_or(line);
-        let output = Command::new("sh").args(["-c", words]).output();
-        String::from_utf8_lossy(&step(line, output).stdout).into_owned()
-    };
-    run(take);
+    typed(take);
     for (client, (line, answered)) in [first, second].into_iter().zip(answered).enumerate() {
         assert!(line.contains(&format!("exec client{client} ")), "{line}");
-        let said = run(line);
+        let said = typed(line);
         let words = format!("3 packets transmitted, {answered} received");
         assert!(said.contains(&words), "{option:?}, {line}: {said}");
     }
