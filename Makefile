@@ -41,7 +41,7 @@ build: needs
 	$(CARGO) build --release --locked --workspace --bins
 
 run: needs
-	@if ! test -e src/bin/$(EXAMPLE).rs -o -e src/bin/$(EXAMPLE)/main.rs -o $(EXAMPLE) = netsetup; then \
+	@if ! test -e "src/bin/$(EXAMPLE).rs" -o -e "src/bin/$(EXAMPLE)/main.rs" -o "$(EXAMPLE)" = netsetup; then \
 		echo "make run: there is no tool '$(EXAMPLE)'; EXAMPLE is one of: $(BINARIES)" >&2; exit 2; fi
 	$(CARGO) build --release --locked --bin $(EXAMPLE)
 	@packaging/run-example $(TARGET)/release/$(EXAMPLE) $(ARGS)
