@@ -334,6 +334,7 @@ fn bad_input_changes_nothing() {
         let _interfaces = interfaces();
         let alone = [
             ("--wan wan7 --neighbor nb0", 2, "wan7"),
+            ("--wan wan* --neighbor nb0", 2, "'wan*' is a pattern"),
             ("--wan wan0 --neighbor nb7", 2, "nb7"),
             ("--wan wan0 --neighbor nb0 --lan x*", 2, "x*"),
             ("--wan wan0 --neighbor wan0", 2, "wan0"),

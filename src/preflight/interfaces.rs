@@ -91,10 +91,14 @@ pub struct Expanded {
 }
 
 /// The interface of this name or alternative name; [`Failure::Usage`] with near names if there
-/// is none.
+/// is none. A pattern stands for nothing here.
 pub fn find_interface(netlink: &mut Netlink, name: &str) -> Result<Link> {
     match netlink.link_named(name)? {
         Some(link) => Ok(link),
+        None if is_pattern(name) => Err(Failure::Usage(format!(
+            "'{name}' is a pattern, and one interface is meant: give its name (ip link shows what there is)"
+        ))
+        .into()),
         None => Err(unknown(name, &netlink.links()?)),
     }
 }

@@ -392,9 +392,10 @@ fn exempt_networks_are_neither_metered_nor_policed() {
             (six([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0]), true),
             (six([0x2001, 0xdb8, 1, 0xffff, 0, 0, 0, 1]), true),
             (six([0x2001, 0xdb8, 2, 0, 0, 0, 0, 1]), false),
-            // IPv6 in whose words are those of 198.51.100.1.
+            // IPv6 in whose words are those of 198.51.100.1, the last as RFC 4291 maps it (2.5.5.2).
             (six([0xc633, 0x6401, 0, 0, 0, 0, 0, 0]), false),
             (six([0, 0, 0, 0, 0, 0, 0xc633, 0x6401]), false),
+            (six([0, 0, 0, 0, 0, 0xffff, 0xc633, 0x6401]), false),
         ];
         for ((to, from), exempt) in cases {
             let expected = if exempt { PASS } else { DROP };

@@ -592,18 +592,23 @@ fn neighbor_nets_say_who_may_be_a_neighbor() {
     });
 }
 
-/// All of IPv6 is none of IPv4.
+/// All of IPv6 is none of IPv4, and neither is an IPv6 address that maps one of IPv4 (RFC 4291, 2.5.5.2).
 #[test]
 fn neighbor_nets_of_one_version_are_not_of_the_other() {
     const NAME: &str = "neighbor_nets_of_one_version_are_not_of_the_other";
-    let setup = Setup {
-        neighbor_nets: vec!["::/0".parse().unwrap()],
+    let within = |net: &str| Setup {
+        neighbor_nets: vec![net.parse().unwrap()],
         ..Setup::default()
     };
-    rig::run(NAME, setup, |rig| {
-        let class = |ip: IpAddr| class_of(rig, ip);
-        assert_eq!(class(six(1).into()), Class::Neighbor);
-        assert_eq!(class(four(1).into()), Class::Rest);
+    let mapped = four(1).to_ipv6_mapped();
+    rig::run(NAME, within("::/0"), |rig| {
+        assert_eq!(class_of(rig, six(1)), Class::Neighbor);
+        assert_eq!(class_of(rig, mapped), Class::Neighbor);
+        assert_eq!(class_of(rig, four(1)), Class::Rest);
+    });
+    rig::run(NAME, within("172.16.0.0/12"), |rig| {
+        assert_eq!(class_of(rig, four(1)), Class::Neighbor);
+        assert_eq!(class_of(rig, mapped), Class::Rest);
     });
 }
 
