@@ -321,6 +321,17 @@ fn interfaces_of_the_user_come_and_go() {
     side_by_side([&|| by("tcx"), &|| by("clsact")]);
 }
 
+#[test]
+fn without_any_interface_it_waits_and_says_so() {
+    sandbox::run("without_any_interface_it_waits_and_says_so", |sandbox| {
+        let command = TOOL.command("--iface pod* --listen off --duration 0.3");
+        let ended = sandbox.start(command).finish(ENDS_WITHIN);
+        ended.assert_code(0);
+        let said = &ended.stdout;
+        assert!(said.contains(" s on no interface; rates"), "{said}");
+    });
+}
+
 /// A port of a bridge that is monitored itself would count everything twice.
 #[test]
 fn ports_of_a_monitored_bridge_are_left_out_also_when_they_become_so_later() {

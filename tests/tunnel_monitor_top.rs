@@ -141,8 +141,12 @@ impl<'a> Tmux<'a> {
         self.tell(&[&["send-keys", "-t", "it"], keys].concat());
     }
 
-    /// A line for the shell.
+    /// A line for the shell, once it asks for one: what is typed earlier gets among what it writes.
+    #[track_caller]
     fn shell(&self, line: &str) {
+        self.wait_until("the shell's question", |screen| {
+            screen.trim_end().ends_with("\nready:") || screen.trim_end() == "ready:"
+        });
         self.press(&["-l", line]);
         self.press(&["Enter"]);
     }

@@ -32,11 +32,14 @@ impl fmt::Display for Report {
         } else {
             format!("last {:.1} s", self.interval)
         };
+        let interfaces = match &self.interfaces[..] {
+            [] => "no interface".to_owned(),
+            some => some.join(" "),
+        };
         writeln!(
             f,
-            "{:.1} s on {}; rates and order: {span}; bytes L2 frames",
-            self.elapsed,
-            self.interfaces.join(" ")
+            "{:.1} s on {interfaces}; rates and order: {span}; bytes L2 frames",
+            self.elapsed
         )?;
         let mut last = self.rest.last;
         for line in &self.top {
