@@ -59,20 +59,26 @@ fn up_list_down() {
                 assert!(line.starts_with(begins), "{stdout}");
             }
         };
-        let listed = |states: [&str; 3]| {
-            let names = ["neighbor_sharing", "tokenbucket", "vlan_learning"];
-            let lines = [0, 1, 2].map(|i| format!("{}  {}", names[i], states[i]));
+        let names = [
+            "neighbor_sharing",
+            "tokenbucket",
+            "tunnel_monitor",
+            "vlan_learning",
+        ];
+        let listed = |states: [&str; 4]| {
+            let lines = [0, 1, 2, 3].map(|i| format!("{}  {}", names[i], states[i]));
             list(&["list"], &lines);
             for (name, line) in names.into_iter().zip(lines) {
                 list(&["list", name], &[line]);
             }
         };
         let (down, up) = ("down  (", "up for 0:00:0");
-        listed([down; 3]);
+        listed([down; 4]);
         for (topology, states, hosts) in [
-            ("neighbor_sharing", [up, down, down], 6),
-            ("tokenbucket", [down, up, down], 4),
-            ("vlan_learning", [down, down, up], 6),
+            (names[0], [up, down, down, down], 6),
+            (names[1], [down, up, down, down], 4),
+            (names[2], [down, down, up, down], 9),
+            (names[3], [down, down, down, up], 6),
         ] {
             let (code, stdout, notice) = netsetup(&["up", topology]);
             assert_eq!((code, stdout.as_str()), (0, ""));
@@ -95,7 +101,7 @@ fn up_list_down() {
             );
             assert_eq!(netsetup(&["down", topology]), says(0, ""));
             before.assert_same(&sandbox.snapshot(), "after down");
-            listed([down; 3]);
+            listed([down; 4]);
             assert_eq!(
                 netsetup(&["down", topology]),
                 says(0, &format!("netsetup: {topology} is not up\n"))
@@ -112,7 +118,7 @@ fn a_name_that_nobody_knows_is_a_usage_error() {
             says(
                 2,
                 "netsetup: there is no topology nosuch; known: neighbor_sharing, tokenbucket, \
-                 vlan_learning\n"
+                 tunnel_monitor, vlan_learning\n"
             )
         );
     }
