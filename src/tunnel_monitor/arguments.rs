@@ -24,6 +24,9 @@ use crate::session;
 pub(super) const WINDOW: Duration = Duration::from_secs(5);
 /// Samples are taken this often.
 const BEAT: Duration = Duration::from_secs(1);
+/// What all tools say names fractions of a second, too; here a sample is taken each second.
+const INTERVAL: &str = "Report this often, in whole seconds, e.g. 2s; deltas are over the same time \
+                        [default: only at the end; deltas are over 5s]";
 /// The original's port of HTTP.
 const HTTP: u16 = 8080;
 
@@ -41,6 +44,7 @@ const HTTP: u16 = 8080;
 )]
 #[command(mut_arg("exempt", |it| it.hide(true)), mut_arg("dry_run", |it| it.hide(true)),
           mut_arg("confirm", |it| it.hide(true)))]
+#[command(mut_arg("interval", |it| it.help(INTERVAL)))]
 pub struct Arguments {
     /// What else to do than to monitor.
     #[command(subcommand)]
@@ -101,7 +105,8 @@ pub struct Monitoring {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_FLOWS)))]
     pub max_entries: u32,
 
-    /// Take a flow out of the table when nothing came for so long; it stays in the sum of the forgotten
+    /// Take a flow out of the table when nothing came for so long, two intervals or more; it stays in the
+    /// sum of the forgotten
     #[arg(long, value_name = "TIME", value_parser = rate::seconds, default_value = "300s")]
     pub forget_after: Duration,
 }
@@ -255,6 +260,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     fn refusal(line: &str) -> String {
         let words = ["tunnel_monitor"]
@@ -281,6 +287,24 @@ mod tests {
         ] {
             let said = refusal(line);
             assert!(said.contains(words), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn intervals_that_the_help_names_are_taken() {
+        let command = Arguments::command();
+        let mut options = command.get_arguments();
+        let option = options.find(|it| it.get_id() == "interval").unwrap();
+        let help = option.get_help().unwrap().to_string();
+        let words = help.split_whitespace();
+        let words = words.map(|word| word.trim_end_matches(|it: char| !it.is_alphanumeric()));
+        let times: Vec<_> = words.filter(|word| rate::seconds(word).is_ok()).collect();
+        assert!(!times.is_empty(), "{help}");
+        for time in times {
+            let arguments = Arguments::parse_from(["tunnel_monitor", "--interval", time]);
+            arguments
+                .check()
+                .unwrap_or_else(|error| panic!("{time}: {error}"));
         }
     }
 
