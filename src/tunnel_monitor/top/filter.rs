@@ -6,15 +6,6 @@ use std::str::FromStr;
 use crate::cidr::Cidr;
 use crate::tunnel_monitor::flow::{Encap, Flow};
 
-const ENCAPS: [Encap; 6] = [
-    Encap::Vxlan,
-    Encap::Geneve,
-    Encap::Gre,
-    Encap::Nvgre,
-    Encap::Ipip,
-    Encap::Sit,
-];
-
 /// Words that all have to hold: `vxlan 10.0.0.0/24`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
@@ -70,7 +61,7 @@ impl FromStr for Filter {
 }
 
 fn word(text: &str) -> Result<Word, String> {
-    if let Some(encap) = ENCAPS
+    if let Some(encap) = Encap::ALL
         .into_iter()
         .find(|it| it.name().eq_ignore_ascii_case(text))
     {
