@@ -11,9 +11,8 @@ use netbpf::port::Port;
 use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tunnel_monitor::top::{self, Top, TopArguments};
 use netbpf::tunnel_monitor::{
-    Arguments, Command, Keeper, Monitor, Outlets, Recorder, Simulation, traffic,
+    Arguments, Command, Keeper, Monitor, Outlets, Recorder, Simulation, top, traffic,
 };
 
 const NAME: &str = "tunnel_monitor";
@@ -31,7 +30,10 @@ fn run(arguments: &Arguments) -> Result<()> {
             let mut session = Session::start(arguments.session())?;
             return traffic::run(arguments, &mut session);
         }
-        Some(Command::Top(arguments)) => return watch(arguments),
+        Some(Command::Top(arguments)) => {
+            let mut session = Session::start(arguments.session())?;
+            return top::run(arguments, &mut session);
+        }
         None => {}
     }
     let mut session = Session::start(arguments.session())?;
@@ -72,50 +74,6 @@ fn simulate(arguments: &Arguments, outlets: Outlets, session: &mut Session) -> R
     drop(monitor);
     drop(inside);
     watched.map(drop).and(simulation.close()).and(concluded)
-}
-
-/// Shows on the terminal what another process monitors, or what is monitored here.
-fn watch(arguments: &TopArguments) -> Result<()> {
-    let mut session = Session::start(arguments.session())?;
-    if arguments.connects() {
-        return top::run(arguments, &mut session);
-    }
-    arguments.check()?;
-    let monitoring = &arguments.monitoring;
-    libbpf_rs::set_print(None);
-    privilege::require(Arguments::NEEDED_ON_INTERFACES)?;
-    preflight::kernel_floor()?;
-    let mut keeper = Keeper::new(&monitoring.iface)?;
-    let setup = monitoring.setup();
-    let mut object = MaybeUninit::uninit();
-    let mut monitor = Monitor::load(&setup, &mut object)?;
-    session.check()?;
-    let mut links = LinkWatch::all(&Netlink::open()?.links()?)?;
-    let ports: Vec<Port> = keeper.ports().cloned().collect();
-    let method = monitor.attach(None, &ports)?;
-    let mut sampler = arguments.sampler(keeper.names());
-    privilege::drop_after_attach(method, Scope::Process)?;
-    let mut screen = Top::open(monitoring.iface.join(" "))?;
-    let watched = session.attend_all(&mut links, |event| {
-        let changed = match event {
-            Event::Second => {
-                let sample = sampler.take(&mut monitor)?;
-                screen.show(&sample)?;
-                keeper.tend(&mut monitor)?
-            }
-            Event::Link(link) => keeper.follow(link, &mut monitor)?,
-            event => {
-                screen.tend(event)?;
-                false
-            }
-        };
-        if changed {
-            sampler.set_interfaces(keeper.names());
-        }
-        Ok(())
-    });
-    monitor.detach();
-    watched.map(drop)
 }
 
 /// On interfaces that are there, and those that come.

@@ -18,6 +18,7 @@ mod screen;
 mod view;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -28,10 +29,15 @@ use client::{Client, News};
 use model::{Model, Wish};
 use screen::Screen;
 
-use super::arguments::{Monitoring, WINDOW};
+use super::arguments::{Arguments, Monitoring, WINDOW};
+use super::keeper::Keeper;
+use super::monitor::Monitor;
 use super::sample::Sample;
 use super::sampler::Sampler;
 use crate::Failure;
+use crate::netlink::{LinkWatch, Netlink};
+use crate::port::Port;
+use crate::preflight;
 use crate::privilege::{self, Scope};
 use crate::rate;
 use crate::session::{self, Ended, Event, Reason, Session};
@@ -68,24 +74,34 @@ impl TopArguments {
     }
 
     /// Refuses what cannot be meant, before anything is changed.
-    pub fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Failure> {
         self.monitoring.check(WINDOW)
     }
 
     /// Takes the samples of this process, from now on.
-    pub fn sampler(&self, interfaces: Vec<String>) -> Sampler {
+    fn sampler(&self, interfaces: Vec<String>) -> Sampler {
         let first = Sample::empty(interfaces, self.monitoring.max_entries);
         Sampler::new(first, WINDOW, self.monitoring.forget_after)
     }
 
     /// Whether the figures are those of another process.
-    pub fn connects(&self) -> bool {
+    fn connects(&self) -> bool {
         self.monitoring.iface.is_empty()
     }
 }
 
-/// Shows what a running monitor says, until the user has seen enough.
+/// Shows what there is until the user has seen enough. The session is to be started with
+/// [`TopArguments::session`].
 pub fn run(arguments: &TopArguments, session: &mut Session) -> Result<()> {
+    if arguments.connects() {
+        listen(arguments, session)
+    } else {
+        watch(arguments, session)
+    }
+}
+
+/// What a running monitor says.
+fn listen(arguments: &TopArguments, session: &mut Session) -> Result<()> {
     let url = match &arguments.connect {
         Some(url) => url.clone(),
         None => HERE.parse().map_err(anyhow::Error::msg)?,
@@ -109,8 +125,47 @@ pub fn run(arguments: &TopArguments, session: &mut Session) -> Result<()> {
     }
 }
 
+/// What passes interfaces here.
+fn watch(arguments: &TopArguments, session: &mut Session) -> Result<()> {
+    arguments.check()?;
+    let monitoring = &arguments.monitoring;
+    libbpf_rs::set_print(None);
+    privilege::require(Arguments::NEEDED_ON_INTERFACES)?;
+    preflight::kernel_floor()?;
+    let mut keeper = Keeper::new(&monitoring.iface)?;
+    let mut object = MaybeUninit::uninit();
+    let mut monitor = Monitor::load(&monitoring.setup(), &mut object)?;
+    session.check()?;
+    let mut links = LinkWatch::all(&Netlink::open()?.links()?)?;
+    let ports: Vec<Port> = keeper.ports().cloned().collect();
+    let method = monitor.attach(None, &ports)?;
+    let mut sampler = arguments.sampler(keeper.names());
+    privilege::drop_after_attach(method, Scope::Process)?;
+    let mut top = Top::open(monitoring.iface.join(" "))?;
+    let watched = session.attend_all(&mut links, |event| {
+        let changed = match event {
+            Event::Second => {
+                let sample = sampler.take(&mut monitor)?;
+                top.show(&sample)?;
+                keeper.tend(&mut monitor)?
+            }
+            Event::Link(link) => keeper.follow(link, &mut monitor)?,
+            event => {
+                top.tend(event)?;
+                false
+            }
+        };
+        if changed {
+            sampler.set_interfaces(keeper.names());
+        }
+        Ok(())
+    });
+    monitor.detach();
+    watched.map(drop)
+}
+
 /// The terminal and what is on it. Dropped, it gives the terminal back.
-pub struct Top {
+struct Top {
     screen: Screen,
     model: Model,
     /// When the last figures came.
@@ -119,7 +174,7 @@ pub struct Top {
 
 impl Top {
     /// Takes the terminal over; `source` says where the figures come from.
-    pub fn open(source: String) -> Result<Top> {
+    fn open(source: String) -> Result<Top> {
         let mut top = Top {
             screen: Screen::take()?,
             model: Model::new(source),
@@ -130,14 +185,14 @@ impl Top {
     }
 
     /// Shows a sample of this process.
-    pub fn show(&mut self, sample: &Sample) -> Result<()> {
+    fn show(&mut self, sample: &Sample) -> Result<()> {
         self.heard = Instant::now();
         self.model.sample(sample);
         self.draw()
     }
 
     /// What the session's event means for the screen. That the user has seen enough is [`Ended`].
-    pub fn tend(&mut self, event: &Event) -> Result<()> {
+    fn tend(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Keys => {
                 let Some(keys) = self.screen.keys()? else {
