@@ -4,6 +4,8 @@
 //! exist: drop before the first is started, it inherits what is left.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use netsetup::privilege::Sets;
@@ -34,10 +36,7 @@ pub fn drop_all(scope: Scope) -> Result<()> {
 /// afterwards keeps them too.
 pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
     if scope == Scope::Process {
-        let threads = threads()?;
-        if threads != 1 {
-            bail!("capabilities are per thread, and {threads} threads run already");
-        }
+        refuse_other_threads()?;
     }
     let keep = caps.iter().fold(0, |mask, cap| mask | cap.bit());
     // Bounds first: that takes CAP_SETPCAP, which goes with the rest.
@@ -82,6 +81,21 @@ fn map_access_is_free() -> bool {
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// A thread that was joined is listed until the kernel has taken it apart, so the list is given time.
+fn refuse_other_threads() -> Result<()> {
+    const TAKEN_APART_WITHIN: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + TAKEN_APART_WITHIN;
+    loop {
+        match threads()? {
+            1 => return Ok(()),
+            threads if Instant::now() >= deadline => {
+                bail!("capabilities are per thread, and {threads} threads run already")
+            }
+            _ => sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 /// How many threads this process has.
@@ -272,6 +286,31 @@ mod tests {
             assert!(error.contains("threads run already"), "{error}");
             assert_eq!(status(), before);
         });
+    }
+
+    /// A join returns while the kernel still closes what the thread had to itself.
+    #[test]
+    fn a_thread_that_was_joined_is_no_other_thread() {
+        let has_many_files = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            (0..500).for_each(|_| std::mem::forget(fs::File::open("/proc/self/status")));
+        };
+        // SAFETY: as in the test below; glibc allows threads after fork as well.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let alone = (0..50).all(|_| {
+                    let thread = std::thread::Builder::new().spawn(has_many_files);
+                    thread.is_ok_and(|thread| thread.join().is_ok())
+                        && refuse_other_threads().is_ok()
+                });
+                // SAFETY: it takes a number and does not return.
+                unsafe { libc::_exit(i32::from(!alone)) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let ended = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
     }
 
     #[test]
