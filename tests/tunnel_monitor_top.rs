@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use testbed::job::{Job, Ready};
 use testbed::namespace::{Place, Veth};
 use testbed::packet::Packet;
-use testbed::process::Process;
+use testbed::process::{Input, Output, Process};
 use testbed::sandbox::{self, Sandbox};
 use testbed::tool::Tool;
 use testbed::traffic::inject;
@@ -256,6 +256,26 @@ fn row<'s>(screen: &'s str, name: &str) -> Vec<&'s str> {
     let line = screen.lines().find(|line| line[1..].starts_with(name));
     let line = line.unwrap_or_else(|| panic!("no line of {name}\n{screen}"));
     line[1 + name.len()..].split_whitespace().collect()
+}
+
+/// script(1) gives it a terminal that answers no question, such as where its cursor is.
+#[test]
+fn a_terminal_that_answers_nothing_is_drawn_on() {
+    run("a_terminal_that_answers_nothing_is_drawn_on", |sandbox| {
+        let _monitor = monitor(sandbox);
+        send(2, 7, 30);
+        let mut script = Command::new("script");
+        let top = format!(
+            "stty rows 24 cols 80; exec {} top --connect {CONNECT}",
+            env!("CARGO_BIN_EXE_tunnel_monitor")
+        );
+        script.env("TERM", "xterm").env("NO_COLOR", "1");
+        script.args(["--quiet", "--return", "--command", &top, "/dev/null"]);
+        let mut top = sandbox.start_with(script, Input::Open, Output::Read);
+        top.wait_for("172.16.0.2", WITHIN);
+        top.write("q");
+        top.finish(WITHIN).assert_code(0);
+    });
 }
 
 #[test]

@@ -431,6 +431,29 @@ fn a_folder_that_is_gone_is_said_and_survived() {
     });
 }
 
+/// As on a disk with room for the smaller one only.
+#[test]
+fn one_file_of_two_that_cannot_be_written_is_said_once() {
+    sandbox::run(
+        "one_file_of_two_that_cannot_be_written_is_said_once",
+        |sandbox| {
+            let here = Place::here();
+            let _cable = Veth::new((&here, "up0"), (&here, "far0"));
+            let monitor = monitoring(sandbox, "--data-dir /run/data");
+            let in_the_way = "/run/data/.tunnel.json.new";
+            step(in_the_way, fs::create_dir(in_the_way));
+            monitor.process.wait_for_error(in_the_way, SOON);
+            for _ in 0..3 {
+                monitor.report();
+            }
+            let said = monitor.process.stderr();
+            assert_eq!(said.matches("/run/data").count(), 1, "{said}");
+            monitor.finish();
+            step("remove /run/data", fs::remove_dir_all("/run/data"));
+        },
+    );
+}
+
 /// Readers who stop, connections without end, what is no question: every packet is counted meanwhile.
 #[test]
 fn clients_that_misbehave_change_no_figure() {

@@ -36,16 +36,12 @@ impl Files {
     /// Writes them. That they cannot be written, to a full disk perhaps, is said once and does not end
     /// what is counted.
     pub fn write(&mut self, sample: &Sample) {
-        for which in [Which::Totals, Which::Window] {
-            match self.replace(which, sample) {
-                Ok(()) => self.told = false,
-                Err(error) if !self.told => {
-                    self.told = true;
-                    say(format_args!("{error:#}; the run goes on"));
-                }
-                Err(_) => {}
-            }
+        let written = [Which::Totals, Which::Window].map(|which| self.replace(which, sample));
+        let problem = written.into_iter().find_map(Result::err);
+        if let (Some(error), false) = (&problem, self.told) {
+            say(format_args!("{error:#}; the run goes on"));
         }
+        self.told = problem.is_some();
     }
 
     fn replace(&self, which: Which, sample: &Sample) -> Result<()> {

@@ -57,6 +57,9 @@ impl FromStr for MonitorUrl {
         if authority.as_str().contains('@') || uri.query().is_some() {
             return Err(format!("there is no user and no query; {LIKE}"));
         }
+        if authority.port_u16() == Some(0) {
+            return Err(format!("nobody listens on port 0; {LIKE}"));
+        }
         let path = uri.path().trim_end_matches('/');
         Ok(MonitorUrl(format!("http://{authority}{path}")))
     }
@@ -228,6 +231,7 @@ mod tests {
         ] {
             assert!(refusal(text).contains("write it like"), "{text}");
         }
+        assert!(refusal("http://127.0.0.1:0").contains("port 0"));
         for text in ["http://me@monitor", "http://monitor/?x=1"] {
             assert!(refusal(text).contains("no user and no query"), "{text}");
         }

@@ -109,7 +109,14 @@ impl Screen {
         tcsetattr(stdin(), SetArg::TCSADRAIN, &ours).context("read the terminal by keys")?;
         execute!(stdout(), EnterAlternateScreen, Hide).context("draw on the terminal")?;
         self.said = Said::hold()?;
-        self.terminal.clear().context("draw on the terminal")
+        self.clear().context("draw on the terminal")
+    }
+
+    /// Everything is drawn next. `Terminal::clear` does the same, but asks the terminal first where its
+    /// cursor is, and takes keys for the answer where it gives none.
+    fn clear(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     /// Gives everything back. Each step is tried, whatever became of the others; of a terminal that is
@@ -146,7 +153,7 @@ impl Screen {
 
     /// Draws everything, wherever something else has drawn meanwhile.
     pub(super) fn draw_anew(&mut self, model: &mut Model) -> io::Result<()> {
-        self.terminal.clear()?;
+        self.clear()?;
         self.draw(model)
     }
 
