@@ -17,7 +17,9 @@ use nix::libc;
 pub use nat::rewrites_sources;
 pub use socket::Refusal;
 use socket::Socket;
-pub use tc::{ANY_PROTOCOL, CLSACT, CLSACT_EGRESS, CLSACT_INGRESS, Change, Filter, Qdisc};
+pub use tc::{
+    ANY_PROTOCOL, CLSACT, CLSACT_EGRESS, CLSACT_INGRESS, Change, Filter, PlugOrder, Qdisc,
+};
 pub use watch::{LinkChange, LinkEvent, LinkWatch};
 use wire::{Attributes, Message, Request, i32_at, text, u16_at, u32_at};
 

@@ -9,6 +9,8 @@ mod accounts;
 mod connection;
 mod held;
 mod holder;
+pub mod lockstep;
+pub mod plug;
 
 pub use held::Held;
 pub use holder::{Events, Holder, MOST_HOLDS, Setup, labels};

@@ -37,6 +37,24 @@ const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
+/// The parent of the qdisc through which all of a link's packets leave.
+const ROOT: u32 = 0xffff_ffff;
+
+/// The handle of every plug that we make ("PL"). Without one, a request to make a qdisc puts it in the place of
+/// somebody's, NLM_F_EXCL or not (Linux 6.12, measured).
+const PLUG_HANDLE: u32 = 0x504c_0000;
+/// Whatever handle the plug has that is there.
+const ANY_HANDLE: u32 = 0;
+
+/// `struct tc_plug_qopt` of linux/pkt_sched.h: what to do, and the limit in bytes.
+const TCQ_PLUG_BUFFER: i32 = 0;
+const TCQ_PLUG_RELEASE_ONE: i32 = 1;
+const TCQ_PLUG_RELEASE_INDEFINITE: i32 = 2;
+
+/// linux/gen_stats.h: the attribute of TCA_STATS2 with `struct gnet_stats_queue`, in which the length in
+/// packets, the bytes and the drops are the first three words.
+const TCA_STATS_QUEUE: u16 = 3;
+
 /// In place of an ifindex: the filters of a block that links share (linux/rtnetlink.h). Blocks are
 /// numbered from 1; the number stands in the parent's place.
 const TCM_IFINDEX_MAGIC_BLOCK: u32 = u32::MAX;
@@ -51,6 +69,33 @@ pub struct Qdisc {
     pub handle: u32,
     /// Where it hangs.
     pub parent: u32,
+    /// Packets that wait in it.
+    pub waiting: u32,
+    /// Packets that found no room in it.
+    pub dropped: u32,
+}
+
+impl Qdisc {
+    /// The qdisc through which all of the link's packets leave.
+    pub fn is_root(&self) -> bool {
+        self.parent == ROOT
+    }
+
+    /// The kernel gave it to the link by itself: whoever wants another one takes its place.
+    pub fn is_default(&self) -> bool {
+        self.handle == 0
+    }
+}
+
+/// What a plug does from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlugOrder {
+    /// Begins a new epoch: packets that come belong to it.
+    Buffer,
+    /// Lets the packets of the epoch before the last order to buffer go.
+    ReleaseOne,
+    /// Lets all go, those that come too.
+    ReleaseAll,
 }
 
 /// A traffic-control filter.
@@ -95,6 +140,26 @@ pub enum Change<'a> {
     },
     /// Removes a filter; with the handle 0, all of its priority.
     RemoveFilter(&'a Filter),
+    /// Makes a plug, through which all packets leave, in the place of the kernel's own qdisc. It holds
+    /// them from the start. `EEXIST` where somebody's qdisc is, `ENOENT` where the kernel has no plug.
+    MakePlug {
+        /// The link that gets it.
+        ifindex: u32,
+        /// What it holds, in bytes; what comes beyond is dropped.
+        limit: u32,
+    },
+    /// Tells the plug what to do. `EINVAL` where another qdisc is in its place.
+    TellPlug {
+        /// The link that has it.
+        ifindex: u32,
+        /// What.
+        order: PlugOrder,
+    },
+    /// Removes the plug, and what waits in it. The kernel's own qdisc takes its place.
+    RemovePlug {
+        /// The link that has it.
+        ifindex: u32,
+    },
 }
 
 impl Netlink {
@@ -175,6 +240,21 @@ impl Change<'_> {
                         .attribute(TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes())
                 }),
             Change::RemoveFilter(filter) => filter.request(libc::RTM_DELTFILTER, CHANGE),
+            Change::MakePlug { ifindex, limit } => {
+                // The order is read from a change only.
+                plug(libc::RTM_NEWQDISC, MAKE, ifindex, PLUG_HANDLE)?
+                    .attribute(libc::TCA_OPTIONS, &plug_options(TCQ_PLUG_BUFFER, limit))
+            }
+            Change::TellPlug { ifindex, order } => {
+                let action = match order {
+                    PlugOrder::Buffer => TCQ_PLUG_BUFFER,
+                    PlugOrder::ReleaseOne => TCQ_PLUG_RELEASE_ONE,
+                    PlugOrder::ReleaseAll => TCQ_PLUG_RELEASE_INDEFINITE,
+                };
+                plug(libc::RTM_NEWQDISC, CHANGE, ifindex, ANY_HANDLE)?
+                    .attribute(libc::TCA_OPTIONS, &plug_options(action, 0))
+            }
+            Change::RemovePlug { ifindex } => plug(libc::RTM_DELQDISC, CHANGE, ifindex, ANY_HANDLE),
         }
     }
 }
@@ -183,6 +263,19 @@ impl Change<'_> {
 fn clsact(message: u16, flags: u16, ifindex: u32) -> Result<Request> {
     let fixed = tcmsg(ifindex, CLSACT, CLSACT_HANDLE, 0);
     Request::new(message, flags, &fixed).attribute(libc::TCA_KIND, b"clsact\0")
+}
+
+/// With its kind, as that of clsact.
+fn plug(message: u16, flags: u16, ifindex: u32, handle: u32) -> Result<Request> {
+    let fixed = tcmsg(ifindex, ROOT, handle, 0);
+    Request::new(message, flags, &fixed).attribute(libc::TCA_KIND, b"plug\0")
+}
+
+fn plug_options(action: i32, limit: u32) -> [u8; 8] {
+    let mut options = [0; 8];
+    options[..4].copy_from_slice(&action.to_ne_bytes());
+    options[4..].copy_from_slice(&limit.to_ne_bytes());
+    options
 }
 
 impl Filter {
@@ -225,10 +318,20 @@ fn read_tc(message: &Message<'_>, ifindex: u32) -> Option<(u32, u32, u32, String
 
 fn read_qdisc(message: &Message<'_>, ifindex: u32) -> Option<Qdisc> {
     let (handle, parent, _, kind) = read_tc(message, ifindex)?;
+    let mut attributes = Attributes::after(message.payload, TCMSG);
+    let queue = attributes
+        .find(|(kind, _)| *kind == libc::TCA_STATS2)
+        .and_then(|(_, stats)| {
+            Attributes::of(stats)
+                .find_map(|(kind, queue)| (kind == TCA_STATS_QUEUE).then_some(queue))
+        })
+        .unwrap_or_default();
     (message.kind == libc::RTM_NEWQDISC).then_some(Qdisc {
         kind,
         handle,
         parent,
+        waiting: u32_at(queue, 0).unwrap_or_default(),
+        dropped: u32_at(queue, 8).unwrap_or_default(),
     })
 }
 
