@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { contains, network, slash24 } from "../dist/address.js";
+import { contains, network, slash24 } from "../modules/address.js";
 
 test("addresses are in their networks and in no others", () => {
   const cases = [

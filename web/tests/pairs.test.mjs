@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chordDirected } from "d3-chord";
-import { OTHER, gap, matrix, volumes } from "../dist/pairs.js";
+import { OTHER, gap, matrix, volumes } from "../modules/pairs.js";
 
 const sum = (cells) => cells.flat().reduce((all, amount) => all + amount, 0);
 
