@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// A list of which one or several can be chosen: networks, hosts.
+
+import { arrange, html, setText } from "./elements.js";
+
+export interface Item {
+  readonly id: string;
+  readonly name: string;
+  readonly amount: string;
+  /** 0 to 1: how loud it is beside the loudest. */
+  readonly part: number;
+  readonly isChosen: boolean;
+}
+
+interface Drawn {
+  readonly label: HTMLLabelElement;
+  readonly input: HTMLInputElement;
+  readonly name: HTMLElement;
+  readonly amount: HTMLElement;
+}
+
+export class Choices {
+  private readonly drawn = new Map<string, Drawn>();
+
+  constructor(
+    private readonly list: HTMLElement,
+    private readonly kind: "radio" | "checkbox",
+    private readonly choose: (id: string, isChosen: boolean) => void,
+  ) {}
+
+  draw(items: readonly Item[], more: string): void {
+    const known = new Set(items.map(({ id }) => id));
+    for (const id of this.drawn.keys()) if (!known.has(id)) this.drawn.delete(id);
+    const children: Element[] = items.map((item) => {
+      const drawn = this.drawn.get(item.id) ?? this.make(item.id);
+      setText(drawn.name, item.name);
+      setText(drawn.amount, item.amount);
+      drawn.input.checked = item.isChosen;
+      drawn.label.classList.toggle("quiet", item.part === 0);
+      drawn.label.style.setProperty("--part", item.part.toFixed(3));
+      return drawn.label;
+    });
+    if (more !== "") {
+      const text = html("p", "muted");
+      text.textContent = more;
+      children.push(text);
+    }
+    arrange(this.list, children);
+  }
+
+  private make(id: string): Drawn {
+    const [label, input] = [html("label", "choice"), html("input")];
+    const [name, amount] = [html("span", "name"), html("span", "amount")];
+    input.type = this.kind;
+    input.name = this.list.id;
+    input.value = id;
+    input.addEventListener("change", () => this.choose(id, input.checked));
+    label.append(input, html("span", "mark"), name, amount);
+    const drawn = { label, input, name, amount };
+    this.drawn.set(id, drawn);
+    return drawn;
+  }
+}

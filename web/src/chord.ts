@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// The picture: an arc for each end, as long as what it sent and received, and a ribbon for each direction of a
+// pair, in the colour of who sends, with a point at who receives.
+
+/*!
+ * With d3-chord, d3-path and d3-shape: Copyright 2010-2026 Mike Bostock.
+ * Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby
+ * granted, provided that the above copyright notice and this permission notice appear in all copies.
+ * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS SOFTWARE INCLUDING ALL
+ * IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT,
+ * INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN
+ * AN ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR
+ * PERFORMANCE OF THIS SOFTWARE.
+ */
+
+import { chordDirected, ribbonArrow } from "d3-chord";
+import { arc } from "d3-shape";
+import { arrange, setAttribute, setText, svg } from "./elements.js";
+import { gap } from "./matrix.js";
+import { spread } from "./spread.js";
+import { Tween } from "./tween.js";
+
+/** One end, or "other". */
+export interface Arc {
+  readonly id: string;
+  readonly name: string;
+  /** Decides the colour. */
+  readonly place: number;
+  readonly isOther: boolean;
+  /** For who does not see it. */
+  readonly text: string;
+}
+
+export interface Figure {
+  readonly arcs: readonly Arc[];
+  readonly cells: readonly (readonly number[])[];
+}
+
+/** What the pointer or the keyboard is at. */
+export type Target = { readonly arc: string } | { readonly from: string; readonly to: string };
+
+/** What the picture tells of what is done to it. */
+export interface Doings {
+  point(target: Target | null, at: { x: number; y: number } | null): void;
+  open(arc: string): void;
+}
+
+/** Colours there are in tunnel.css. */
+const COLOURS = 8;
+/** Pixels: of an arc's thickness, from the arc to its label, from a label to the next, for a letter. */
+const THICK = 14;
+const TO_LABEL = 10;
+const LINE = 13;
+const LETTER = 6.6;
+/** More than these are changed at once: each frame of a tween would take too long. */
+const MOVING = 600;
+
+/** Angles of one element: where it was, is to be, and is. */
+interface Moving {
+  from: readonly number[];
+  to: readonly number[];
+  now: readonly number[];
+}
+
+interface DrawnArc extends Moving {
+  readonly group: SVGGElement;
+  readonly path: SVGPathElement;
+  readonly tick: SVGPathElement;
+  readonly label: SVGTextElement;
+}
+
+interface DrawnRibbon extends Moving {
+  readonly path: SVGPathElement;
+  readonly source: string;
+  readonly target: string;
+}
+
+export class Chord {
+  private readonly ribbonLayer = svg("g", "ribbons");
+  private readonly arcLayer = svg("g", "arcs");
+  private readonly arcs = new Map<string, DrawnArc>();
+  private readonly ribbons = new Map<string, DrawnRibbon>();
+  private readonly tween = new Tween();
+  private figure: Figure = { arcs: [], cells: [] };
+  private radius = 100;
+  private room = 100;
+  private active: string | null = null;
+  private lit: Target | null = null;
+
+  constructor(
+    private readonly root: SVGSVGElement,
+    private readonly doings: Doings,
+  ) {
+    root.append(this.ribbonLayer, this.arcLayer);
+    root.addEventListener("pointermove", (event) => {
+      doings.point(this.targetOf(event.target), { x: event.clientX, y: event.clientY });
+    });
+    root.addEventListener("pointerleave", () => doings.point(null, null));
+    root.addEventListener("click", (event) => {
+      const target = this.targetOf(event.target);
+      if (target && "arc" in target) doings.open(target.arc);
+    });
+    root.addEventListener("keydown", (event) => this.key(event));
+    root.addEventListener("focus", () => root.matches(":focus-visible") && this.activate(this.active ?? this.figure.arcs[0]?.id ?? null));
+    root.addEventListener("blur", () => {
+      this.mark(null);
+      doings.point(null, null);
+    });
+  }
+
+  /** Pixels that there are for all of it. */
+  resize(width: number, height: number): void {
+    const size = Math.min(width, height);
+    // Labels take up to a third of what there is.
+    this.room = Math.min(150, Math.max(64, size * 0.21));
+    this.radius = Math.max(40, size / 2 - this.room);
+    // Where it is broad, labels at the sides have more room than those above and below.
+    setAttribute(this.root, "viewBox", `${-width / 2} ${-height / 2} ${width} ${height}`);
+    setAttribute(this.root, "width", String(width));
+    setAttribute(this.root, "height", String(height));
+    this.draw(this.figure, false);
+  }
+
+  draw(figure: Figure, isMoving = true): void {
+    this.figure = figure;
+    const chords = layout(figure);
+    const { groups } = chords;
+    const middles = groups.map(({ startAngle, endAngle }) => (startAngle + endAngle) / 2);
+    const labels = spread(middles, LINE / (this.radius + TO_LABEL));
+    const arcs = new Set<string>();
+    groups.forEach(({ index, startAngle, endAngle }) => {
+      const end = figure.arcs[index];
+      if (!end) return;
+      arcs.add(end.id);
+      this.putArc(end, [startAngle, endAngle, labels[index] ?? startAngle]);
+    });
+    const ribbons = new Set<string>();
+    for (const { source, target } of chords) {
+      const [from, to] = [figure.arcs[source.index], figure.arcs[target.index]];
+      if (!from || !to) continue;
+      const id = `${from.id} > ${to.id}`;
+      ribbons.add(id);
+      this.putRibbon(id, from, to, [source.startAngle, source.endAngle, target.startAngle, target.endAngle]);
+    }
+    drop(this.arcs, arcs, ({ group }) => group);
+    drop(this.ribbons, ribbons, ({ path }) => path);
+    arrange(this.arcLayer, figure.arcs.flatMap(({ id }) => this.arcs.get(id)?.group ?? []));
+    if (this.active !== null && !arcs.has(this.active)) this.mark(null);
+    this.light(this.lit);
+    const all = [...this.arcs.values(), ...this.ribbons.values()];
+    for (const moving of all) moving.from = moving.now;
+    this.tween.run(isMoving && all.length < MOVING && all.some(isElsewhere), (part) => this.step(part));
+  }
+
+  /** Shows what belongs to the target and fades the rest; null: nothing is faded. */
+  light(target: Target | null): void {
+    this.lit = target;
+    const touched = new Set<string>();
+    for (const { path, source, target: sink } of this.ribbons.values()) {
+      const isLit = target !== null && isAt(target, source, sink);
+      path.classList.toggle("lit", isLit);
+      if (isLit) touched.add(source).add(sink);
+    }
+    for (const [id, { group }] of this.arcs) group.classList.toggle("lit", touched.has(id) || (target !== null && "arc" in target && target.arc === id));
+    this.root.classList.toggle("fading", target !== null);
+  }
+
+  private putArc(end: Arc, to: readonly number[]): void {
+    let drawn = this.arcs.get(end.id);
+    if (!drawn) {
+      const group = svg("g");
+      const [path, tick, label] = [svg("path", "arc"), svg("path", "tick"), svg("text")];
+      group.append(path, tick, label);
+      group.id = `arc-${serial()}`;
+      group.dataset.end = end.id;
+      group.setAttribute("role", "option");
+      label.setAttribute("dy", "0.35em");
+      const middle = ((to[0] ?? 0) + (to[1] ?? 0)) / 2;
+      drawn = { group, path, tick, label, from: [], to, now: [middle, middle, to[2] ?? middle] };
+      this.arcs.set(end.id, drawn);
+    }
+    drawn.to = to;
+    setAttribute(drawn.group, "class", `end ${colour(end)}${this.active === end.id ? " active" : ""}`);
+    setAttribute(drawn.group, "aria-label", end.text);
+    setText(drawn.label, shortened(end.name, Math.floor((this.room - TO_LABEL - 4) / LETTER)));
+  }
+
+  private putRibbon(id: string, from: Arc, to: Arc, angles: readonly number[]): void {
+    let drawn = this.ribbons.get(id);
+    if (!drawn) {
+      const path = svg("path");
+      path.dataset.from = from.id;
+      path.dataset.to = to.id;
+      this.ribbonLayer.append(path);
+      const [a = 0, b = 0, c = 0, d = 0] = angles;
+      const [source, target] = [(a + b) / 2, (c + d) / 2];
+      drawn = { path, source: from.id, target: to.id, from: [], to: angles, now: [source, source, target, target] };
+      this.ribbons.set(id, drawn);
+    }
+    drawn.to = angles;
+    setAttribute(drawn.path, "class", `ribbon ${colour(from)}`);
+  }
+
+  private step(part: number): void {
+    const shape = arc<readonly number[]>()
+      .innerRadius(this.radius - THICK)
+      .outerRadius(this.radius)
+      .startAngle(([start = 0]) => start)
+      .endAngle(([, end = 0]) => end);
+    for (const drawn of this.arcs.values()) {
+      drawn.now = between(drawn, part);
+      const [start = 0, end = 0, label = 0] = drawn.now;
+      drawn.path.setAttribute("d", shape(drawn.now) ?? "");
+      drawn.tick.setAttribute("d", tick((start + end) / 2, label, this.radius));
+      const isLeft = Math.sin(label) < 0;
+      const turned = (label * 180) / Math.PI - 90;
+      drawn.label.setAttribute(
+        "transform",
+        `rotate(${turned.toFixed(2)}) translate(${this.radius + TO_LABEL + 3})${isLeft ? " rotate(180)" : ""}`,
+      );
+      drawn.label.setAttribute("text-anchor", isLeft ? "end" : "start");
+    }
+    // d3-chord's types know no ribbon without indices.
+    const ribbon = ribbonArrow<unknown, readonly number[], readonly number[]>()
+      .source((angles) => (angles as readonly number[]).slice(0, 2))
+      .target((angles) => (angles as readonly number[]).slice(2, 4))
+      .startAngle(([start = 0]) => start)
+      .endAngle(([, end = 0]) => end)
+      .radius(this.radius - THICK - 1)
+      .headRadius(Math.min(12, this.radius / 12));
+    for (const drawn of this.ribbons.values()) {
+      drawn.now = between(drawn, part);
+      drawn.path.setAttribute("d", String(ribbon(drawn.now) ?? ""));
+    }
+  }
+
+  private targetOf(element: EventTarget | null): Target | null {
+    if (!(element instanceof SVGElement)) return null;
+    const { from, to } = element.dataset;
+    if (from !== undefined && to !== undefined) return { from, to };
+    const end = element.closest<SVGElement>("[data-end]")?.dataset.end;
+    return end === undefined ? null : { arc: end };
+  }
+
+  private key(event: KeyboardEvent): void {
+    const ids = this.figure.arcs.map(({ id }) => id);
+    const at = this.active === null ? -1 : ids.indexOf(this.active);
+    const next: Record<string, number> = {
+      ArrowRight: (at + 1) % ids.length,
+      ArrowDown: (at + 1) % ids.length,
+      ArrowLeft: at <= 0 ? ids.length - 1 : at - 1,
+      ArrowUp: at <= 0 ? ids.length - 1 : at - 1,
+      Home: 0,
+      End: ids.length - 1,
+    };
+    const place = next[event.key];
+    if (place !== undefined) {
+      this.activate(ids[place] ?? null);
+    } else if (event.key === "Enter" && this.active !== null) {
+      this.doings.open(this.active);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  private activate(id: string | null): void {
+    this.mark(id);
+    const group = id === null ? undefined : this.arcs.get(id)?.group;
+    if (id === null || !group) return;
+    const { right, top } = group.getBoundingClientRect();
+    this.doings.point({ arc: id }, { x: right, y: top });
+  }
+
+  private mark(id: string | null): void {
+    if (this.active !== null) this.arcs.get(this.active)?.group.classList.remove("active");
+    this.active = id;
+    const group = id === null ? undefined : this.arcs.get(id)?.group;
+    group?.classList.add("active");
+    if (group) this.root.setAttribute("aria-activedescendant", group.id);
+    else this.root.removeAttribute("aria-activedescendant");
+  }
+}
+
+function layout({ cells }: Figure): ReturnType<ReturnType<typeof chordDirected>> {
+  return chordDirected().padAngle(gap(cells.length))(cells.map((row) => [...row]));
+}
+
+let made = 0;
+
+/** Ids of the document must not hold what is in the names of ends. */
+function serial(): number {
+  return (made += 1);
+}
+
+function colour({ isOther, place }: Arc): string {
+  return isOther ? "other" : `colour${place % COLOURS}`;
+}
+
+function isAt(target: Target, from: string, to: string): boolean {
+  if ("arc" in target) return target.arc === from || target.arc === to;
+  return (target.from === from && target.to === to) || (target.from === to && target.to === from);
+}
+
+function isElsewhere({ now, to }: Moving): boolean {
+  return now.some((angle, index) => Math.abs(angle - (to[index] ?? angle)) > 1e-4);
+}
+
+function between({ from, to }: Moving, part: number): number[] {
+  return to.map((angle, index) => {
+    const before = from[index] ?? angle;
+    return before + (angle - before) * part;
+  });
+}
+
+function drop<T>(drawn: Map<string, T>, kept: ReadonlySet<string>, element: (each: T) => Element): void {
+  for (const [id, each] of drawn) {
+    if (kept.has(id)) continue;
+    element(each).remove();
+    drawn.delete(id);
+  }
+}
+
+/** From the middle of an arc to its label. */
+function tick(arcAngle: number, labelAngle: number, radius: number): string {
+  const at = (angle: number, distance: number): string =>
+    `${(Math.sin(angle) * distance).toFixed(1)},${(-Math.cos(angle) * distance).toFixed(1)}`;
+  return `M${at(arcAngle, radius + 1)}L${at(labelAngle, radius + TO_LABEL)}`;
+}
+
+/** The ends of an address tell more than its middle. */
+function shortened(name: string, letters: number): string {
+  if (name.length <= letters) return name;
+  const behind = Math.ceil((letters - 1) / 2);
+  return `${name.slice(0, Math.max(1, letters - 1 - behind))}…${name.slice(-behind)}`;
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// /data/page.json as it comes: docs/tunnel_monitor.page.schema.json says what each member means.
+
+export const SCHEMA = "netbpf.tunnel_monitor.page/1";
+
+export interface Counts {
+  readonly tx_pkts: number;
+  readonly tx_bytes: number;
+  readonly rx_pkts: number;
+  readonly rx_bytes: number;
+}
+
+type Figures = [tx_pkts: number, tx_bytes: number, rx_pkts: number, rx_bytes: number];
+
+/** A flow: what the schema calls its columns, in their order. Inner addresses are null where it is not IP. */
+export type Row = readonly [
+  vni: number,
+  encap: string,
+  outer_local: string,
+  outer_remote: string,
+  inner_local: string | null,
+  inner_remote: string | null,
+  ...window: Figures,
+  ...since: Figures,
+  ...total: Figures,
+];
+
+/** Where the figures of a row begin: of the window, of what came since it ended, and of all. */
+export const WINDOW = 6;
+export const SINCE = 10;
+export const TOTAL = 14;
+const COLUMNS = 18;
+
+export interface Sample {
+  readonly schema: string;
+  readonly version: string;
+  readonly run: string;
+  readonly number: number;
+  /** Milliseconds since 1970 by the monitor's clock, as `started` and the window's ends. */
+  readonly time: number;
+  readonly started: number;
+  /** Seconds, as `interval` and the window's length. */
+  readonly elapsed: number;
+  readonly interval: number;
+  readonly simulation: boolean;
+  readonly namespace: string | null;
+  readonly interfaces: readonly string[];
+  readonly ports: readonly number[];
+  readonly traffic: string | null;
+  readonly window: { readonly from: number; readonly to: number; readonly seconds: number };
+  readonly flows: number;
+  readonly capacity: number;
+  readonly totals: Counts;
+  readonly other: Counts;
+  readonly forgotten: Counts;
+  readonly forgotten_flows: number;
+  readonly uncounted: {
+    readonly fragments: number;
+    readonly multicast: number;
+    readonly malformed: number;
+    readonly not_tunnel: number;
+    readonly table_errors: number;
+  };
+  readonly rest: { readonly flows: number; readonly window: Counts; readonly since: Counts; readonly total: Counts };
+  readonly rows: readonly Row[];
+}
+
+/** The document, if it is one. What is half of one must not be drawn as if it were all. */
+export function sample(document: unknown): Sample {
+  const found = document as Partial<Sample> | null;
+  if (found?.schema !== SCHEMA) throw new Error(`no ${SCHEMA}`);
+  const { rows, window, rest, totals, other, forgotten, uncounted, interfaces } = found;
+  if (!window || !rest || !totals || !other || !forgotten || !uncounted || !Array.isArray(interfaces)) {
+    throw new Error("a part of it is missing");
+  }
+  if (!Array.isArray(rows) || !rows.every((row) => Array.isArray(row) && row.length >= COLUMNS)) {
+    throw new Error("a row is not whole");
+  }
+  return found as Sample;
+}
