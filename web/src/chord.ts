@@ -4,20 +4,15 @@
 // pair, in the colour of who sends, with a point at who receives.
 
 /*!
- * With d3-chord, d3-path and d3-shape: Copyright 2010-2026 Mike Bostock.
- * Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby
- * granted, provided that the above copyright notice and this permission notice appear in all copies.
- * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS SOFTWARE INCLUDING ALL
- * IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT,
- * INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN
- * AN ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR
- * PERFORMANCE OF THIS SOFTWARE.
+ * With d3-chord, Copyright 2010-2026 Mike Bostock. Permission to use, copy, modify, and/or distribute this software for
+ * any purpose with or without fee is hereby granted, provided that the above copyright notice and this permission
+ * notice appear in all copies. It comes without any warranty (ISC licence).
  */
 
-import { chordDirected, ribbonArrow } from "d3-chord";
-import { arc } from "d3-shape";
+import { chordDirected } from "d3-chord";
 import { arrange, setAttribute, setText, svg } from "./elements.js";
 import { gap } from "./matrix.js";
+import { ribbon, ring, tick } from "./shapes.js";
 import { spread } from "./spread.js";
 import { Tween } from "./tween.js";
 
@@ -203,16 +198,11 @@ export class Chord {
   }
 
   private step(part: number): void {
-    const shape = arc<readonly number[]>()
-      .innerRadius(this.radius - THICK)
-      .outerRadius(this.radius)
-      .startAngle(([start = 0]) => start)
-      .endAngle(([, end = 0]) => end);
     for (const drawn of this.arcs.values()) {
       drawn.now = between(drawn, part);
       const [start = 0, end = 0, label = 0] = drawn.now;
-      drawn.path.setAttribute("d", shape(drawn.now) ?? "");
-      drawn.tick.setAttribute("d", tick((start + end) / 2, label, this.radius));
+      drawn.path.setAttribute("d", ring(start, end, this.radius - THICK, this.radius));
+      drawn.tick.setAttribute("d", tick((start + end) / 2, label, this.radius + 1, this.radius + TO_LABEL));
       const isLeft = Math.sin(label) < 0;
       const turned = (label * 180) / Math.PI - 90;
       drawn.label.setAttribute(
@@ -221,17 +211,10 @@ export class Chord {
       );
       drawn.label.setAttribute("text-anchor", isLeft ? "end" : "start");
     }
-    // d3-chord's types know no ribbon without indices.
-    const ribbon = ribbonArrow<unknown, readonly number[], readonly number[]>()
-      .source((angles) => (angles as readonly number[]).slice(0, 2))
-      .target((angles) => (angles as readonly number[]).slice(2, 4))
-      .startAngle(([start = 0]) => start)
-      .endAngle(([, end = 0]) => end)
-      .radius(this.radius - THICK - 1)
-      .headRadius(Math.min(12, this.radius / 12));
+    const head = Math.min(12, this.radius / 12);
     for (const drawn of this.ribbons.values()) {
       drawn.now = between(drawn, part);
-      drawn.path.setAttribute("d", String(ribbon(drawn.now) ?? ""));
+      drawn.path.setAttribute("d", ribbon(drawn.now, this.radius - THICK - 1, head));
     }
   }
 
@@ -320,13 +303,6 @@ function drop<T>(drawn: Map<string, T>, kept: ReadonlySet<string>, element: (eac
     element(each).remove();
     drawn.delete(id);
   }
-}
-
-/** From the middle of an arc to its label. */
-function tick(arcAngle: number, labelAngle: number, radius: number): string {
-  const at = (angle: number, distance: number): string =>
-    `${(Math.sin(angle) * distance).toFixed(1)},${(-Math.cos(angle) * distance).toFixed(1)}`;
-  return `M${at(arcAngle, radius + 1)}L${at(labelAngle, radius + TO_LABEL)}`;
 }
 
 /** The ends of an address tell more than its middle. */

@@ -110,11 +110,15 @@ export class Poll {
 class Refused extends Error {}
 
 function parsed(text: string): Sample {
+  let document: unknown;
   try {
-    return sample(JSON.parse(text));
+    document = JSON.parse(text);
   } catch {
-    throw new Refused("The monitor's answer cannot be read.");
+    // Half of a document is as bad as another one.
   }
+  const found = sample(document);
+  if (!found) throw new Refused("The monitor's answer cannot be read.");
+  return found;
 }
 
 function because(error: unknown): string {

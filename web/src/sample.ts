@@ -66,16 +66,13 @@ export interface Sample {
   readonly rows: readonly Row[];
 }
 
-/** The document, if it is one. What is half of one must not be drawn as if it were all. */
-export function sample(document: unknown): Sample {
+/** The document; undefined if it is none. What is half of one must not be drawn as if it were all. */
+export function sample(document: unknown): Sample | undefined {
   const found = document as Partial<Sample> | null;
-  if (found?.schema !== SCHEMA) throw new Error(`no ${SCHEMA}`);
+  if (found?.schema !== SCHEMA) return undefined;
   const { rows, window, rest, totals, other, forgotten, uncounted, interfaces } = found;
-  if (!window || !rest || !totals || !other || !forgotten || !uncounted || !Array.isArray(interfaces)) {
-    throw new Error("a part of it is missing");
-  }
-  if (!Array.isArray(rows) || !rows.every((row) => Array.isArray(row) && row.length >= COLUMNS)) {
-    throw new Error("a row is not whole");
-  }
-  return found as Sample;
+  const parts = [window, rest, totals, other, forgotten, uncounted];
+  if (!parts.every((part) => typeof part === "object" && part !== null)) return undefined;
+  if (!Array.isArray(interfaces) || !Array.isArray(rows)) return undefined;
+  return rows.every((row) => Array.isArray(row) && row.length >= COLUMNS) ? (found as Sample) : undefined;
 }

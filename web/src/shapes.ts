@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// Paths of arcs and ribbons: what d3-shape's arc and d3-chord's ribbonArrow draw, without what the page does not
+// use of them (round corners, padding, other radii at each end), which is a sixth of all it would load.
+
+/** A point by its angle, clockwise from above, and its distance. */
+function at(angle: number, distance: number): string {
+  return `${(Math.sin(angle) * distance).toFixed(2)},${(-Math.cos(angle) * distance).toFixed(2)}`;
+}
+
+function turn(start: number, end: number, radius: number, clockwise: 0 | 1): string {
+  return `A${radius},${radius},0,${Math.abs(end - start) > Math.PI ? 1 : 0},${clockwise},${at(end, radius)}`;
+}
+
+/** A piece of a ring. */
+export function ring(start: number, end: number, inner: number, outer: number): string {
+  return `M${at(start, outer)}${turn(start, end, outer, 1)}L${at(end, inner)}${turn(end, start, inner, 0)}Z`;
+}
+
+/** From one piece of a circle to another, with a point of the length `head` at the second. */
+export function ribbon(angles: readonly number[], radius: number, head: number): string {
+  const [s0 = 0, s1 = 0, t0 = 0, t1 = 0] = angles;
+  const point = `L${at((t0 + t1) / 2, radius)}L${at(t1, radius - head)}`;
+  return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}Q0,0,${at(t0, radius - head)}${point}Q0,0,${at(s0, radius)}Z`;
+}
+
+/** From the middle of an arc to its label. */
+export function tick(arcAngle: number, labelAngle: number, from: number, to: number): string {
+  return `M${at(arcAngle, from)}L${at(labelAngle, to)}`;
+}
