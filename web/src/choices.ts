@@ -21,19 +21,23 @@ interface Drawn {
 }
 
 export class Choices {
-  private readonly drawn = new Map<string, Drawn>();
+  readonly #drawn = new Map<string, Drawn>();
 
-  constructor(
-    private readonly list: HTMLElement,
-    private readonly kind: "radio" | "checkbox",
-    private readonly choose: (id: string, isChosen: boolean) => void,
-  ) {}
+  readonly #list: HTMLElement;
+  readonly #kind: "radio" | "checkbox";
+  readonly #choose: (id: string, isChosen: boolean) => void;
 
-  draw(items: readonly Item[], more: string): void {
+  constructor(list: HTMLElement, kind: "radio" | "checkbox", choose: (id: string, isChosen: boolean) => void) {
+    this.#list = list;
+    this.#kind = kind;
+    this.#choose = choose;
+  }
+
+  draw(items: readonly Item[]): void {
     const known = new Set(items.map(({ id }) => id));
-    for (const id of this.drawn.keys()) if (!known.has(id)) this.drawn.delete(id);
-    const children: Element[] = items.map((item) => {
-      const drawn = this.drawn.get(item.id) ?? this.make(item.id);
+    for (const id of this.#drawn.keys()) if (!known.has(id)) this.#drawn.delete(id);
+    const children = items.map((item) => {
+      const drawn = this.#drawn.get(item.id) ?? this.#make(item.id);
       setText(drawn.name, item.name);
       setText(drawn.amount, item.amount);
       drawn.input.checked = item.isChosen;
@@ -41,24 +45,19 @@ export class Choices {
       drawn.label.style.setProperty("--part", item.part.toFixed(3));
       return drawn.label;
     });
-    if (more !== "") {
-      const text = html("p", "muted");
-      text.textContent = more;
-      children.push(text);
-    }
-    arrange(this.list, children);
+    arrange(this.#list, children);
   }
 
-  private make(id: string): Drawn {
+  #make(id: string): Drawn {
     const [label, input] = [html("label", "choice"), html("input")];
     const [name, amount] = [html("span", "name"), html("span", "amount")];
-    input.type = this.kind;
-    input.name = this.list.id;
+    input.type = this.#kind;
+    input.name = this.#list.id;
     input.value = id;
-    input.addEventListener("change", () => this.choose(id, input.checked));
+    input.addEventListener("change", () => this.#choose(id, input.checked));
     label.append(input, html("span", "mark"), name, amount);
     const drawn = { label, input, name, amount };
-    this.drawn.set(id, drawn);
+    this.#drawn.set(id, drawn);
     return drawn;
   }
 }

@@ -12,6 +12,7 @@
 import { chordDirected } from "d3-chord";
 import { arrange, setAttribute, setText, svg } from "./elements.js";
 import { gap } from "./matrix.js";
+import { moved } from "./moves.js";
 import { ribbon, ring, tick } from "./shapes.js";
 import { spread } from "./spread.js";
 import { Tween } from "./tween.js";
@@ -28,6 +29,8 @@ export interface Arc {
 }
 
 export interface Figure {
+  /** Letters that most names have at most; longer ones are shortened. */
+  readonly letters: number;
   readonly arcs: readonly Arc[];
   readonly cells: readonly (readonly number[])[];
 }
@@ -72,63 +75,65 @@ interface DrawnRibbon extends Moving {
 }
 
 export class Chord {
-  private readonly ribbonLayer = svg("g", "ribbons");
-  private readonly arcLayer = svg("g", "arcs");
-  private readonly arcs = new Map<string, DrawnArc>();
-  private readonly ribbons = new Map<string, DrawnRibbon>();
-  private readonly tween = new Tween();
-  private figure: Figure = { arcs: [], cells: [] };
-  private radius = 100;
-  private room = 100;
-  private active: string | null = null;
-  private lit: Target | null = null;
+  readonly #ribbonLayer = svg("g", "ribbons");
+  readonly #arcLayer = svg("g", "arcs");
+  readonly #arcs = new Map<string, DrawnArc>();
+  readonly #ribbons = new Map<string, DrawnRibbon>();
+  readonly #tween = new Tween();
+  #figure: Figure = { letters: 0, arcs: [], cells: [] };
+  #size = 300;
+  #radius = 100;
+  #room = 100;
+  #active: string | null = null;
+  #lit: Target | null = null;
 
-  constructor(
-    private readonly root: SVGSVGElement,
-    private readonly doings: Doings,
-  ) {
-    root.append(this.ribbonLayer, this.arcLayer);
+  readonly #root: SVGSVGElement;
+  readonly #doings: Doings;
+
+  constructor(root: SVGSVGElement, doings: Doings) {
+    this.#root = root;
+    this.#doings = doings;
+    root.append(this.#ribbonLayer, this.#arcLayer);
     root.addEventListener("pointermove", (event) => {
-      doings.point(this.targetOf(event.target), { x: event.clientX, y: event.clientY });
+      doings.point(this.#targetOf(event.target), { x: event.clientX, y: event.clientY });
     });
     root.addEventListener("pointerleave", () => doings.point(null, null));
     root.addEventListener("click", (event) => {
-      const target = this.targetOf(event.target);
+      const target = this.#targetOf(event.target);
       if (target && "arc" in target) doings.open(target.arc);
     });
-    root.addEventListener("keydown", (event) => this.key(event));
-    root.addEventListener("focus", () => root.matches(":focus-visible") && this.activate(this.active ?? this.figure.arcs[0]?.id ?? null));
+    root.addEventListener("keydown", (event) => this.#key(event));
+    root.addEventListener("focus", () => root.matches(":focus-visible") && this.#activate(this.#active ?? this.#figure.arcs[0]?.id ?? null));
     root.addEventListener("blur", () => {
-      this.mark(null);
+      this.#mark(null);
       doings.point(null, null);
     });
   }
 
   /** Pixels that there are for all of it. */
   resize(width: number, height: number): void {
-    const size = Math.min(width, height);
-    // Labels take up to a third of what there is.
-    this.room = Math.min(150, Math.max(64, size * 0.21));
-    this.radius = Math.max(40, size / 2 - this.room);
-    // Where it is broad, labels at the sides have more room than those above and below.
-    setAttribute(this.root, "viewBox", `${-width / 2} ${-height / 2} ${width} ${height}`);
-    setAttribute(this.root, "width", String(width));
-    setAttribute(this.root, "height", String(height));
-    this.draw(this.figure, false);
+    this.#size = Math.min(width, height);
+    setAttribute(this.#root, "viewBox", `${-width / 2} ${-height / 2} ${width} ${height}`);
+    setAttribute(this.#root, "width", String(width));
+    setAttribute(this.#root, "height", String(height));
+    this.draw(this.#figure, false);
   }
 
   draw(figure: Figure, isMoving = true): void {
-    this.figure = figure;
+    this.#figure = figure;
     const chords = layout(figure);
     const { groups } = chords;
+    // As much for all labels of a kind, whoever is there: the circle must not breathe.
+    this.#room = Math.min(figure.letters * LETTER + TO_LABEL + 6, this.#size * 0.33);
+    this.#radius = this.#size / 2 - this.#room;
     const middles = groups.map(({ startAngle, endAngle }) => (startAngle + endAngle) / 2);
-    const labels = spread(middles, LINE / (this.radius + TO_LABEL));
+    const labels = spread(middles, LINE / (this.#radius + TO_LABEL));
     const arcs = new Set<string>();
     groups.forEach(({ index, startAngle, endAngle }) => {
       const end = figure.arcs[index];
       if (!end) return;
       arcs.add(end.id);
-      this.putArc(end, [startAngle, endAngle, labels[index] ?? startAngle]);
+      this.#putArc(end, [startAngle, endAngle, labels[index] ?? startAngle]);
     });
     const ribbons = new Set<string>();
     for (const { source, target } of chords) {
@@ -136,33 +141,33 @@ export class Chord {
       if (!from || !to) continue;
       const id = `${from.id} > ${to.id}`;
       ribbons.add(id);
-      this.putRibbon(id, from, to, [source.startAngle, source.endAngle, target.startAngle, target.endAngle]);
+      this.#putRibbon(id, from, to, [source.startAngle, source.endAngle, target.startAngle, target.endAngle]);
     }
-    drop(this.arcs, arcs, ({ group }) => group);
-    drop(this.ribbons, ribbons, ({ path }) => path);
-    arrange(this.arcLayer, figure.arcs.flatMap(({ id }) => this.arcs.get(id)?.group ?? []));
-    if (this.active !== null && !arcs.has(this.active)) this.mark(null);
-    this.light(this.lit);
-    const all = [...this.arcs.values(), ...this.ribbons.values()];
+    drop(this.#arcs, arcs, ({ group }) => group);
+    drop(this.#ribbons, ribbons, ({ path }) => path);
+    arrange(this.#arcLayer, figure.arcs.flatMap(({ id }) => this.#arcs.get(id)?.group ?? []));
+    if (this.#active !== null && !arcs.has(this.#active)) this.#mark(null);
+    this.light(this.#lit);
+    const all = [...this.#arcs.values(), ...this.#ribbons.values()];
     for (const moving of all) moving.from = moving.now;
-    this.tween.run(isMoving && all.length < MOVING && all.some(isElsewhere), (part) => this.step(part));
+    this.#tween.run(isMoving && all.length < MOVING && all.some(isElsewhere), (part) => this.#step(part));
   }
 
   /** Shows what belongs to the target and fades the rest; null: nothing is faded. */
   light(target: Target | null): void {
-    this.lit = target;
+    this.#lit = target;
     const touched = new Set<string>();
-    for (const { path, source, target: sink } of this.ribbons.values()) {
+    for (const { path, source, target: sink } of this.#ribbons.values()) {
       const isLit = target !== null && isAt(target, source, sink);
       path.classList.toggle("lit", isLit);
       if (isLit) touched.add(source).add(sink);
     }
-    for (const [id, { group }] of this.arcs) group.classList.toggle("lit", touched.has(id) || (target !== null && "arc" in target && target.arc === id));
-    this.root.classList.toggle("fading", target !== null);
+    for (const [id, { group }] of this.#arcs) group.classList.toggle("lit", touched.has(id) || (target !== null && "arc" in target && target.arc === id));
+    this.#root.classList.toggle("fading", target !== null);
   }
 
-  private putArc(end: Arc, to: readonly number[]): void {
-    let drawn = this.arcs.get(end.id);
+  #putArc(end: Arc, to: readonly number[]): void {
+    let drawn = this.#arcs.get(end.id);
     if (!drawn) {
       const group = svg("g");
       const [path, tick, label] = [svg("path", "arc"), svg("path", "tick"), svg("text")];
@@ -173,52 +178,52 @@ export class Chord {
       label.setAttribute("dy", "0.35em");
       const middle = ((to[0] ?? 0) + (to[1] ?? 0)) / 2;
       drawn = { group, path, tick, label, from: [], to, now: [middle, middle, to[2] ?? middle] };
-      this.arcs.set(end.id, drawn);
+      this.#arcs.set(end.id, drawn);
     }
     drawn.to = to;
-    setAttribute(drawn.group, "class", `end ${colour(end)}${this.active === end.id ? " active" : ""}`);
+    setAttribute(drawn.group, "class", `end ${colour(end)}${this.#active === end.id ? " active" : ""}`);
     setAttribute(drawn.group, "aria-label", end.text);
-    setText(drawn.label, shortened(end.name, Math.floor((this.room - TO_LABEL - 4) / LETTER)));
+    setText(drawn.label, shortened(end.name, Math.floor((this.#room - TO_LABEL - 5) / LETTER)));
   }
 
-  private putRibbon(id: string, from: Arc, to: Arc, angles: readonly number[]): void {
-    let drawn = this.ribbons.get(id);
+  #putRibbon(id: string, from: Arc, to: Arc, angles: readonly number[]): void {
+    let drawn = this.#ribbons.get(id);
     if (!drawn) {
       const path = svg("path");
       path.dataset.from = from.id;
       path.dataset.to = to.id;
-      this.ribbonLayer.append(path);
+      this.#ribbonLayer.append(path);
       const [a = 0, b = 0, c = 0, d = 0] = angles;
       const [source, target] = [(a + b) / 2, (c + d) / 2];
       drawn = { path, source: from.id, target: to.id, from: [], to: angles, now: [source, source, target, target] };
-      this.ribbons.set(id, drawn);
+      this.#ribbons.set(id, drawn);
     }
     drawn.to = angles;
     setAttribute(drawn.path, "class", `ribbon ${colour(from)}`);
   }
 
-  private step(part: number): void {
-    for (const drawn of this.arcs.values()) {
+  #step(part: number): void {
+    for (const drawn of this.#arcs.values()) {
       drawn.now = between(drawn, part);
       const [start = 0, end = 0, label = 0] = drawn.now;
-      drawn.path.setAttribute("d", ring(start, end, this.radius - THICK, this.radius));
-      drawn.tick.setAttribute("d", tick((start + end) / 2, label, this.radius + 1, this.radius + TO_LABEL));
+      drawn.path.setAttribute("d", ring(start, end, this.#radius - THICK, this.#radius));
+      drawn.tick.setAttribute("d", tick((start + end) / 2, label, this.#radius + 1, this.#radius + TO_LABEL));
       const isLeft = Math.sin(label) < 0;
       const turned = (label * 180) / Math.PI - 90;
       drawn.label.setAttribute(
         "transform",
-        `rotate(${turned.toFixed(2)}) translate(${this.radius + TO_LABEL + 3})${isLeft ? " rotate(180)" : ""}`,
+        `rotate(${turned.toFixed(2)}) translate(${this.#radius + TO_LABEL + 3})${isLeft ? " rotate(180)" : ""}`,
       );
       drawn.label.setAttribute("text-anchor", isLeft ? "end" : "start");
     }
-    const head = Math.min(12, this.radius / 12);
-    for (const drawn of this.ribbons.values()) {
+    const head = Math.min(12, this.#radius / 12);
+    for (const drawn of this.#ribbons.values()) {
       drawn.now = between(drawn, part);
-      drawn.path.setAttribute("d", ribbon(drawn.now, this.radius - THICK - 1, head));
+      drawn.path.setAttribute("d", ribbon(drawn.now, this.#radius - THICK - 1, head));
     }
   }
 
-  private targetOf(element: EventTarget | null): Target | null {
+  #targetOf(element: EventTarget | null): Target | null {
     if (!(element instanceof SVGElement)) return null;
     const { from, to } = element.dataset;
     if (from !== undefined && to !== undefined) return { from, to };
@@ -226,43 +231,35 @@ export class Chord {
     return end === undefined ? null : { arc: end };
   }
 
-  private key(event: KeyboardEvent): void {
-    const ids = this.figure.arcs.map(({ id }) => id);
-    const at = this.active === null ? -1 : ids.indexOf(this.active);
-    const next: Record<string, number> = {
-      ArrowRight: (at + 1) % ids.length,
-      ArrowDown: (at + 1) % ids.length,
-      ArrowLeft: at <= 0 ? ids.length - 1 : at - 1,
-      ArrowUp: at <= 0 ? ids.length - 1 : at - 1,
-      Home: 0,
-      End: ids.length - 1,
-    };
-    const place = next[event.key];
+  #key(event: KeyboardEvent): void {
+    const ids = this.#figure.arcs.map(({ id }) => id);
+    const at = this.#active === null ? -1 : ids.indexOf(this.#active);
+    const place = moved(event.key, at, ids.length, 4);
     if (place !== undefined) {
-      this.activate(ids[place] ?? null);
-    } else if (event.key === "Enter" && this.active !== null) {
-      this.doings.open(this.active);
+      this.#activate(ids[place] ?? null);
+    } else if (event.key === "Enter" && this.#active !== null) {
+      this.#doings.open(this.#active);
     } else {
       return;
     }
     event.preventDefault();
   }
 
-  private activate(id: string | null): void {
-    this.mark(id);
-    const group = id === null ? undefined : this.arcs.get(id)?.group;
+  #activate(id: string | null): void {
+    this.#mark(id);
+    const group = id === null ? undefined : this.#arcs.get(id)?.group;
     if (id === null || !group) return;
     const { right, top } = group.getBoundingClientRect();
-    this.doings.point({ arc: id }, { x: right, y: top });
+    this.#doings.point({ arc: id }, { x: right, y: top });
   }
 
-  private mark(id: string | null): void {
-    if (this.active !== null) this.arcs.get(this.active)?.group.classList.remove("active");
-    this.active = id;
-    const group = id === null ? undefined : this.arcs.get(id)?.group;
+  #mark(id: string | null): void {
+    if (this.#active !== null) this.#arcs.get(this.#active)?.group.classList.remove("active");
+    this.#active = id;
+    const group = id === null ? undefined : this.#arcs.get(id)?.group;
     group?.classList.add("active");
-    if (group) this.root.setAttribute("aria-activedescendant", group.id);
-    else this.root.removeAttribute("aria-activedescendant");
+    if (group) this.#root.setAttribute("aria-activedescendant", group.id);
+    else this.#root.removeAttribute("aria-activedescendant");
   }
 }
 

@@ -46,7 +46,8 @@ export function bindControls(doings: Doings): Controls {
     const value = (form.elements.namedItem(name) as RadioNodeList | HTMLSelectElement).value;
     return fromHash(`${name}=${encodeURIComponent(value)}`)[name];
   };
-  form.addEventListener("change", ({ target }) => {
+  const header = form.parentElement ?? form;
+  header.addEventListener("change", ({ target }) => {
     const name = (target as HTMLInputElement).name;
     if (name === "grouped") doings.change({ grouped: grouped.checked });
     else if (name === "period" || name === "unit" || name === "top" || name === "theme") doings.change({ [name]: read(name) });
@@ -60,7 +61,7 @@ export function bindControls(doings: Doings): Controls {
   byId("clear").addEventListener("click", () => {
     doings.change({ network: null, hosts: [], search: "" }, true);
   });
-  for (const button of form.querySelectorAll<HTMLElement>("[data-export]")) {
+  for (const button of header.querySelectorAll<HTMLElement>("[data-export]")) {
     button.addEventListener("click", () => doings.export(button.dataset.export ?? ""));
   }
   addEventListener("keydown", (event) => {

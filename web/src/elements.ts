@@ -3,16 +3,16 @@
 // The elements that tunnel.html has, and how they are changed: only where something is different, so that
 // neither the browser nor a screen reader has anything to do when all is as before.
 
-/** The element of tunnel.html with this id. */
+/** The element of tunnel.html with this id. An error, which no user sees, names what it has not. */
 export function byId<E extends Element = HTMLElement>(id: string): E {
   const found = document.getElementById(id);
-  if (!found) throw new Error(`tunnel.html has no #${id}`);
+  if (!found) throw new Error(id);
   return found as unknown as E;
 }
 
 export function within<E extends Element = HTMLElement>(parent: ParentNode, selector: string): E {
   const found = parent.querySelector<E>(selector);
-  if (!found) throw new Error(`tunnel.html has no ${selector}`);
+  if (!found) throw new Error(selector);
   return found;
 }
 

@@ -8,7 +8,7 @@ import { Choices, type Item } from "./choices.js";
 import { bindControls } from "./controls.js";
 import { endLines, pairLines, ribbonLines, rowOf } from "./described.js";
 import { byId, setAttribute, setText, within } from "./elements.js";
-import { networkName, type Choice, type Pair } from "./listing.js";
+import { bothWays, networkName, shortNetwork, type Choice, type Pair } from "./listing.js";
 import { OTHER } from "./matrix.js";
 import { empty, failure as failureText, place, warnings } from "./messages.js";
 import { pngFile, save, svgFile } from "./picture_file.js";
@@ -25,6 +25,10 @@ import { csv, fileName, json } from "./written.js";
 
 /** Networks and hosts that are listed to choose from; the others are found by searching. */
 const CHOICES = 100;
+
+/** 172.16.100.100, and 192.168.10.10 · 10000. */
+const LETTERS = 14;
+const LETTERS_INSIDE = 19;
 
 let view: View = fromHash(location.hash);
 let sample: Sample | null = null;
@@ -110,7 +114,7 @@ function drawPicture(now: Sample, { figure, words, listing }: Scene): void {
     const text = endLines(figure, id, words).join(", ");
     return { id, name: words.name(id), place: scenes.placeOf(id), isOther: id === OTHER, text };
   });
-  chord.draw({ arcs, cells: figure.cells });
+  chord.draw({ letters: listing.inside ? LETTERS_INSIDE : LETTERS, arcs, cells: figure.cells });
   const nothing = empty(now, view, listing);
   const box = byId("empty");
   box.hidden = nothing === null;
@@ -122,7 +126,7 @@ function drawPicture(now: Sample, { figure, words, listing }: Scene): void {
 
 /** Columns that the table has now: inside, with the network. */
 function heads(inside: boolean): Head[] {
-  const network: Head[] = inside ? [{ column: "network", name: "Network", className: "network" }] : [];
+  const network: Head[] = inside ? [{ column: "network", name: "VNI", className: "network" }] : [];
   return [
     ...network,
     { column: "a", name: "A", className: "address" },
@@ -142,7 +146,7 @@ function drawTable({ listing, words, sums }: Scene): void {
   const rows = lines.map(({ id, network, a, b, sent, received }) => {
     const both = measure(plus(sent, received), view.unit);
     const cells = [a.name, b.name, figure(measure(sent, view.unit)), figure(measure(received, view.unit)), figure(both), share(both, sums.all)];
-    return { id, cells: network === null ? cells : [networkName(network), ...cells] };
+    return { id, cells: network === null ? cells : [shortNetwork(network), ...cells] };
   });
   table.draw(heads(listing.inside), rows, view.column, view.ascending);
   tellListed();
@@ -157,7 +161,8 @@ function items(known: readonly Choice[], chosen: readonly string[], places: Plac
   const byNumber = new Intl.Collator("en", { numeric: true });
   return [...ids].sort(byNumber.compare).map((id) => {
     const amount = amounts.get(id) ?? 0;
-    const text = amount === 0 ? "quiet" : say(amount, view.unit, seconds);
+    // A network of hosts that was chosen has no figure of its own.
+    const text = !amounts.has(id) && /[.:].*\//.test(id) ? "" : amount === 0 ? "quiet" : say(amount, view.unit, seconds);
     return { id, name: name(id), amount: text, part: amount / loudest, isChosen: chosen.includes(id) };
   });
 }
@@ -169,8 +174,10 @@ function more(known: readonly Choice[]): string {
 function drawChoices({ listing }: Scene): void {
   const all = { id: "", name: "all", amount: "", part: 1, isChosen: view.network === null };
   const chosen = view.network === null ? [] : [view.network];
-  networks.draw([all, ...items(listing.networks, chosen, listedNetworks, networkName)], more(listing.networks));
-  hosts.draw(items(listing.hosts, view.hosts, listedHosts, (id) => id), more(listing.hosts));
+  networks.draw([all, ...items(listing.networks, chosen, listedNetworks, networkName)]);
+  setText(byId("more-networks"), more(listing.networks));
+  hosts.draw(items(listing.hosts, view.hosts, listedHosts, (id) => id));
+  setText(byId("more-hosts"), more(listing.hosts));
 }
 
 function heading(): string {
@@ -190,17 +197,9 @@ function drawWords(now: Sample, { listing: { span }, sums, words, found }: Scene
     data.value = String(sums[name]);
     setText(data, say(sums[name], view.unit, words.seconds));
   }
-  const list = byId("warnings");
-  const texts = warnings(now);
-  if (texts.join("\n") !== [...list.children].map(({ textContent }) => textContent).join("\n")) {
-    list.replaceChildren(
-      ...texts.map((text) => {
-        const item = document.createElement("li");
-        item.textContent = text;
-        return item;
-      }),
-    );
-  }
+  // When they came is not known.
+  if (view.period !== "total" && bothWays(now.other).pkts > 0) setText(byId("sum-unlisted"), "see Total");
+  setText(byId("warnings"), warnings(now).join("\n"));
   byId("back").hidden = view.hosts.length === 0;
   byId<HTMLButtonElement>("clear").disabled = view.hosts.length === 0 && view.network === null && view.search === "";
   tellState();

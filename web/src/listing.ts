@@ -12,7 +12,7 @@ import type { View } from "./view.js";
 /** One who talks. Inner addresses mean something in their network only, so that it belongs to who they are. */
 export interface End {
   readonly id: string;
-  /** "192.168.0.1", "192.168.0.0/24", or "not IP at 172.16.1.100". */
+  /** "192.168.0.1", "192.168.0.0/24", or "not IP 172.16.1.100". */
   readonly name: string;
   readonly network: string | null;
   /** What is searched for to see this end alone; null where it has no address. */
@@ -64,6 +64,11 @@ export function networkOf(row: Row): string {
 export function networkName(id: string): string {
   const [encap = "", vni = ""] = id.split("/");
   return encap === "ipip" || encap === "sit" ? encap : `${encap} ${vni}`;
+}
+
+/** Where there is little room: "10000" for the VXLAN of that number. */
+export function shortNetwork(id: string): string {
+  return id.replace(/^vxlan\//, "").replace(/^(ipip|sit)\/.*/, "$1").replace("/", " ");
 }
 
 /** Local sent, local received, in the period. */
@@ -124,7 +129,7 @@ function endsOf(row: Row, inside: boolean, grouped: boolean, known: Map<string, 
     let found = known.get(id);
     if (!found) {
       const shown = address !== null && grouped ? slash24(address) : address;
-      const name = shown ?? `not IP at ${outer}`;
+      const name = shown ?? `not IP ${outer}`;
       found = { id: `${within ?? "host"} ${name}`, name, network: within, address: shown };
       known.set(id, found);
     }

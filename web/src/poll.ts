@@ -27,82 +27,85 @@ export interface Around {
 }
 
 export class Poll {
-  private tag: string | null = null;
-  private timer: unknown = null;
-  private running = false;
+  #tag: string | null = null;
+  #timer: unknown = null;
+  #running = false;
   /** Answers to questions of before a stop are not listened to. */
-  private turn = 0;
-  private fresh: number;
+  #turn = 0;
+  #fresh: number;
 
-  constructor(
-    private readonly address: string,
-    private readonly told: Told,
-    private readonly around: Around,
-  ) {
-    this.fresh = around.now();
+  readonly #address: string;
+  readonly #told: Told;
+  readonly #around: Around;
+
+  constructor(address: string, told: Told, around: Around) {
+    this.#address = address;
+    this.#told = told;
+    this.#around = around;
+    this.#fresh = around.now();
   }
 
   /** Milliseconds since a new sample came. */
   age(): number {
-    return this.around.now() - this.fresh;
+    return this.#around.now() - this.#fresh;
   }
 
   start(): void {
-    if (this.running) return;
-    this.running = true;
-    this.turn += 1;
-    this.ask(this.turn, this.around.now());
+    if (this.#running) return;
+    this.#running = true;
+    this.#turn += 1;
+    this.#ask(this.#turn, this.#around.now());
   }
 
   stop(): void {
-    this.running = false;
-    this.turn += 1;
-    this.around.never(this.timer);
+    this.#running = false;
+    this.#turn += 1;
+    this.#around.never(this.#timer);
   }
 
-  private ask(turn: number, since: number): void {
-    const asked = this.around.now();
-    void this.answer().then(
+  #ask(turn: number, since: number): void {
+    const asked = this.#around.now();
+    void this.#answer().then(
       (found) => {
-        if (turn !== this.turn) return;
+        if (turn !== this.#turn) return;
         if (found) {
-          this.fresh = this.around.now();
-          this.told.sample(found);
+          this.#fresh = this.#around.now();
+          this.#told.sample(found);
         }
         // Who has just begun to ask has not waited yet.
-        const waited = Math.min(this.age(), this.around.now() - since);
-        this.told.state(waited > OVERDUE ? "The monitor answers, but has counted nothing anew." : null);
-        this.again(turn, since, asked);
+        const waited = Math.min(this.age(), this.#around.now() - since);
+        this.#told.state(waited > OVERDUE ? "The monitor answers, but has counted nothing anew." : null);
+        this.#again(turn, since, asked);
       },
       (error: unknown) => {
-        if (turn !== this.turn) return;
-        this.told.state(because(error));
-        this.again(turn, since, asked);
+        if (turn !== this.#turn) return;
+        this.#told.state(because(error));
+        this.#again(turn, since, asked);
       },
     );
   }
 
-  private again(turn: number, since: number, asked: number): void {
-    const wait = Math.max(0, asked + PERIOD - this.around.now());
-    this.timer = this.around.later(() => this.ask(turn, since), wait);
+  #again(turn: number, since: number, asked: number): void {
+    const wait = Math.max(0, asked + PERIOD - this.#around.now());
+    this.#timer = this.#around.later(() => this.#ask(turn, since), wait);
   }
 
   /** A new sample, or undefined when the last is still the last. */
-  private async answer(): Promise<Sample | undefined> {
+  async #answer(): Promise<Sample | undefined> {
     const abort = new AbortController();
-    const timer = this.around.later(() => abort.abort(), PATIENCE);
+    const timer = this.#around.later(() => abort.abort(), PATIENCE);
     try {
-      const headers: Record<string, string> = this.tag === null ? {} : { "If-None-Match": this.tag };
-      const response = await this.around.fetch(this.address, { headers, cache: "no-store", signal: abort.signal });
+      const headers: Record<string, string> = this.#tag === null ? {} : { "If-None-Match": this.#tag };
+      const response = await this.#around.fetch(this.#address, { headers, cache: "no-store", signal: abort.signal });
       if (response.status === 304) return undefined;
       if (response.status !== 200) throw new Refused(`The monitor answers with HTTP ${response.status}.`);
       const text = await response.text();
       const found = parsed(text);
       // Only now: half of an answer must be asked for again.
-      this.tag = response.headers.get("ETag");
+      this.#tag = response.headers.get("ETag");
       return found;
     } finally {
-      this.around.never(timer);
+      this.#around.never(timer);
     }
   }
 }

@@ -2,7 +2,7 @@
 //
 // Everything that is shown of one sample in one view: picture and table are made from the same pairs.
 
-import { listing, networkName, type End, type Listing, type Pair } from "./listing.js";
+import { listing, shortNetwork, type End, type Listing, type Pair } from "./listing.js";
 import { matrix, OTHER, parts, volumes, type Matrix, type Sending } from "./matrix.js";
 import { Places } from "./places.js";
 import type { Sample } from "./sample.js";
@@ -42,27 +42,27 @@ function choice({ network, hosts, grouped, search: searched }: View): string {
 
 /** Remembers from sample to sample who has which place. */
 export class Scenes {
-  private readonly places = new Places();
-  private choice = "";
+  readonly #places = new Places();
+  #choice = "";
 
   /** The next one has its arcs by volume. */
   reorder(): void {
-    this.places.forget();
+    this.#places.forget();
   }
 
   /** Decides the colour of an end. */
   placeOf(end: string): number {
-    return this.places.of(end);
+    return this.#places.of(end);
   }
 
   make(sample: Sample, view: View): Scene {
-    if (choice(view) !== this.choice) {
-      this.choice = choice(view);
+    if (choice(view) !== this.#choice) {
+      this.#choice = choice(view);
       this.reorder();
     }
     const listed = listing(sample, view);
     const sent = sendings(listed.pairs, view.unit);
-    const figure = matrix(sent, this.places.arrange(volumes(sent), view.top));
+    const figure = matrix(sent, this.#places.arrange(volumes(sent), view.top));
     const ends = new Map<string, End>();
     for (const { a, b } of listed.pairs) ends.set(a.id, a).set(b.id, b);
     const all = measure(listed.total, view.unit);
@@ -86,12 +86,6 @@ function naming({ ends: drawn, rest }: Matrix, ends: ReadonlyMap<string, End>): 
     if (!end) return id;
     return end.network !== null && (seen.get(end.name) ?? 0) > 1 ? `${end.name} · ${shortNetwork(end.network)}` : end.name;
   };
-}
-
-/** The number alone, where there is one. */
-function shortNetwork(id: string): string {
-  const name = networkName(id);
-  return name.split(" ")[1] ?? name;
 }
 
 function counted(number: number, one: string, many: string): string {

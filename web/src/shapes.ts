@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 //
-// Paths of arcs and ribbons: what d3-shape's arc and d3-chord's ribbonArrow draw, without what the page does not
-// use of them (round corners, padding, other radii at each end), which is a sixth of all it would load.
+// Paths of arcs and ribbons, as d3-shape's arc and d3-chord's ribbonArrow draw them, without what the page does not
+// use of them (round corners, padding, contexts), which would be an eighth of all that it loads.
 
 /** A point by its angle, clockwise from above, and its distance. */
 function at(angle: number, distance: number): string {
@@ -17,11 +17,18 @@ export function ring(start: number, end: number, inner: number, outer: number): 
   return `M${at(start, outer)}${turn(start, end, outer, 1)}L${at(end, inner)}${turn(end, start, inner, 0)}Z`;
 }
 
-/** From one piece of a circle to another, with a point of the length `head` at the second. */
+/**
+ * From one piece of a circle to another, with a point of the length `head` at the second, in its middle: no broader
+ * than long, so that a broad ribbon stays a ribbon.
+ */
 export function ribbon(angles: readonly number[], radius: number, head: number): string {
   const [s0 = 0, s1 = 0, t0 = 0, t1 = 0] = angles;
-  const point = `L${at((t0 + t1) / 2, radius)}L${at(t1, radius - head)}`;
-  return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}Q0,0,${at(t0, radius - head)}${point}Q0,0,${at(s0, radius)}Z`;
+  const middle = (t0 + t1) / 2;
+  const half = Math.min((t1 - t0) / 2, head / radius);
+  const before = turn(t0, middle - half, radius - head, 1);
+  const point = `${before}L${at(middle, radius)}L${at(middle + half, radius - head)}`;
+  const after = turn(middle + half, t1, radius - head, 1);
+  return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}Q0,0,${at(t0, radius - head)}${point}${after}Q0,0,${at(s0, radius)}Z`;
 }
 
 /** From the middle of an arc to its label. */

@@ -3,6 +3,7 @@
 // Every pair in a table that has only those rows in the document that can be seen.
 
 import { html, setAttribute, setText } from "./elements.js";
+import { moved } from "./moves.js";
 import type { Column } from "./view.js";
 
 export interface Line {
@@ -31,26 +32,29 @@ const HEIGHT = 26;
 const BEYOND = 8;
 
 export class Table {
-  private readonly head: HTMLTableRowElement;
-  private readonly body: HTMLTableSectionElement;
-  private readonly above = spacer();
-  private readonly below = spacer();
-  private readonly rows: HTMLTableRowElement[] = [];
-  private lines: readonly Line[] = [];
-  private active: string | null = null;
-  private isLit: (line: string) => boolean = () => false;
-  private heads = "";
+  readonly #head: HTMLTableRowElement;
+  readonly #body: HTMLTableSectionElement;
+  readonly #above = spacer();
+  readonly #below = spacer();
+  readonly #rows: HTMLTableRowElement[] = [];
+  #lines: readonly Line[] = [];
+  #active: string | null = null;
+  #isLit: (line: string) => boolean = () => false;
+  #heads = "";
 
-  constructor(
-    private readonly scroller: HTMLElement,
-    private readonly table: HTMLTableElement,
-    private readonly doings: Doings,
-  ) {
-    this.head = table.tHead?.rows[0] ?? table.createTHead().insertRow();
-    this.body = table.tBodies[0] ?? table.createTBody();
-    this.body.append(this.above, this.below);
-    scroller.addEventListener("scroll", () => this.put(), { passive: true });
-    this.body.addEventListener("pointermove", (event) => {
+  readonly #scroller: HTMLElement;
+  readonly #table: HTMLTableElement;
+  readonly #doings: Doings;
+
+  constructor(scroller: HTMLElement, table: HTMLTableElement, doings: Doings) {
+    this.#scroller = scroller;
+    this.#table = table;
+    this.#doings = doings;
+    this.#head = table.tHead?.rows[0] ?? table.createTHead().insertRow();
+    this.#body = table.tBodies[0] ?? table.createTBody();
+    this.#body.append(this.#above, this.#below);
+    scroller.addEventListener("scroll", () => this.#put(), { passive: true });
+    this.#body.addEventListener("pointermove", (event) => {
       doings.point(lineOf(event.target), { x: event.clientX, y: event.clientY });
     });
     scroller.addEventListener("pointerenter", () => doings.held());
@@ -58,11 +62,11 @@ export class Table {
       doings.point(null, null);
       doings.held();
     });
-    this.body.addEventListener("click", (event) => {
+    this.#body.addEventListener("click", (event) => {
       const line = lineOf(event.target);
       if (line !== null) doings.open(line);
     });
-    table.addEventListener("keydown", (event) => this.key(event));
+    table.addEventListener("keydown", (event) => this.#key(event));
     table.addEventListener("focusin", () => doings.held());
     table.addEventListener("focusout", () => {
       doings.point(null, null);
@@ -72,36 +76,36 @@ export class Table {
 
   /** Whether somebody reads in it. */
   isHeld(): boolean {
-    return this.scroller.matches(":hover") || document.activeElement === this.table;
+    return this.#scroller.matches(":hover") || document.activeElement === this.#table;
   }
 
   draw(heads: readonly Head[], lines: readonly Line[], column: Column, ascending: boolean): void {
-    this.putHeads(heads, column, ascending);
-    this.lines = lines;
-    setAttribute(this.table, "aria-rowcount", String(lines.length + 1));
-    this.put();
+    this.#putHeads(heads, column, ascending);
+    this.#lines = lines;
+    setAttribute(this.#table, "aria-rowcount", String(lines.length + 1));
+    this.#put();
   }
 
   light(isLit: (line: string) => boolean): void {
-    this.isLit = isLit;
-    for (const row of this.rows) row.classList.toggle("lit", row.dataset.pair !== undefined && isLit(row.dataset.pair));
+    this.#isLit = isLit;
+    for (const row of this.#rows) row.classList.toggle("lit", row.dataset.pair !== undefined && isLit(row.dataset.pair));
   }
 
-  private putHeads(heads: readonly Head[], column: Column, ascending: boolean): void {
+  #putHeads(heads: readonly Head[], column: Column, ascending: boolean): void {
     const names = heads.map(({ name, className }) => `${name} ${className}`).join();
-    if (names !== this.heads) {
-      this.heads = names;
-      this.head.replaceChildren(...heads.map((each) => this.headCell(each)));
-      for (const row of this.rows.splice(0)) row.remove();
+    if (names !== this.#heads) {
+      this.#heads = names;
+      this.#head.replaceChildren(...heads.map((each) => this.#headCell(each)));
+      for (const row of this.#rows.splice(0)) row.remove();
     }
     heads.forEach((each, index) => {
-      const cell = this.head.cells[index];
+      const cell = this.#head.cells[index];
       if (!cell || each.column === null) return;
       setAttribute(cell, "aria-sort", each.column !== column ? "none" : ascending ? "ascending" : "descending");
     });
   }
 
-  private headCell({ column, name, className }: Head): HTMLTableCellElement {
+  #headCell({ column, name, className }: Head): HTMLTableCellElement {
     const cell = html("th", className);
     cell.scope = "col";
     if (column === null) {
@@ -112,23 +116,23 @@ export class Table {
     button.type = "button";
     button.textContent = name;
     button.dataset.column = column;
-    button.addEventListener("click", () => this.doings.sort(column));
+    button.addEventListener("click", () => this.#doings.sort(column));
     cell.append(button);
     return cell;
   }
 
   /** Brings the rows that can be seen up to date. */
-  private put(): void {
-    const visible = Math.ceil(this.scroller.clientHeight / HEIGHT) + 2 * BEYOND;
-    const first = Math.max(0, Math.min(Math.floor(this.scroller.scrollTop / HEIGHT) - BEYOND, this.lines.length - visible));
-    const shown = this.lines.slice(first, first + visible);
-    while (this.rows.length < shown.length) this.addRow();
-    for (const row of this.rows.splice(shown.length)) row.remove();
-    tall(this.above, first);
-    tall(this.below, this.lines.length - first - shown.length);
+  #put(): void {
+    const visible = Math.ceil(this.#scroller.clientHeight / HEIGHT) + 2 * BEYOND;
+    const first = Math.max(0, Math.min(Math.floor(this.#scroller.scrollTop / HEIGHT) - BEYOND, this.#lines.length - visible));
+    const shown = this.#lines.slice(first, first + visible);
+    while (this.#rows.length < shown.length) this.#addRow();
+    for (const row of this.#rows.splice(shown.length)) row.remove();
+    tall(this.#above, first);
+    tall(this.#below, this.#lines.length - first - shown.length);
     let active: string | null = null;
     shown.forEach((line, index) => {
-      const row = this.rows[index];
+      const row = this.#rows[index];
       if (!row) return;
       row.dataset.pair = line.id;
       setAttribute(row, "aria-rowindex", String(first + index + 2));
@@ -136,55 +140,46 @@ export class Table {
         const cell = row.cells[column];
         if (cell) setText(cell, text);
       });
-      row.classList.toggle("active", line.id === this.active);
-      row.classList.toggle("lit", this.isLit(line.id));
-      if (line.id === this.active) active = row.id;
+      row.classList.toggle("active", line.id === this.#active);
+      row.classList.toggle("lit", this.#isLit(line.id));
+      if (line.id === this.#active) active = row.id;
     });
-    if (active === null) this.table.removeAttribute("aria-activedescendant");
-    else setAttribute(this.table, "aria-activedescendant", active);
+    if (active === null) this.#table.removeAttribute("aria-activedescendant");
+    else setAttribute(this.#table, "aria-activedescendant", active);
   }
 
-  private addRow(): void {
+  #addRow(): void {
     const row = html("tr");
-    row.id = `row-${this.rows.length}`;
-    for (const head of this.head.cells) row.append(html("td", head.className));
-    this.below.before(row);
-    this.rows.push(row);
+    row.id = `row-${this.#rows.length}`;
+    for (const head of this.#head.cells) row.append(html("td", head.className));
+    this.#below.before(row);
+    this.#rows.push(row);
   }
 
-  private key(event: KeyboardEvent): void {
-    if (event.target !== this.table) return;
-    const at = this.lines.findIndex(({ id }) => id === this.active);
-    const page = Math.max(1, Math.floor(this.scroller.clientHeight / HEIGHT) - 2);
-    const last = this.lines.length - 1;
-    const next: Record<string, number> = {
-      ArrowDown: at + 1,
-      ArrowUp: at < 0 ? last : at - 1,
-      PageDown: at + page,
-      PageUp: at - page,
-      Home: 0,
-      End: last,
-    };
-    const place = next[event.key];
-    if (place !== undefined && last >= 0) {
-      this.activate(Math.max(0, Math.min(last, place)));
-    } else if (event.key === "Enter" && this.active !== null && at >= 0) {
-      this.doings.open(this.active);
+  #key(event: KeyboardEvent): void {
+    if (event.target !== this.#table) return;
+    const at = this.#lines.findIndex(({ id }) => id === this.#active);
+    const page = Math.max(1, Math.floor(this.#scroller.clientHeight / HEIGHT) - 2);
+    const place = moved(event.key, at, this.#lines.length, page);
+    if (place !== undefined) {
+      this.#activate(place);
+    } else if (event.key === "Enter" && this.#active !== null && at >= 0) {
+      this.#doings.open(this.#active);
     } else {
       return;
     }
     event.preventDefault();
   }
 
-  private activate(place: number): void {
-    this.active = this.lines[place]?.id ?? null;
-    const [top, height] = [place * HEIGHT, this.scroller.clientHeight - 2 * HEIGHT];
-    if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
-    else if (top > this.scroller.scrollTop + height) this.scroller.scrollTop = top - height;
-    this.put();
-    const row = this.rows.find(({ dataset }) => dataset.pair === this.active);
+  #activate(place: number): void {
+    this.#active = this.#lines[place]?.id ?? null;
+    const [top, height] = [place * HEIGHT, this.#scroller.clientHeight - 2 * HEIGHT];
+    if (top < this.#scroller.scrollTop) this.#scroller.scrollTop = top;
+    else if (top > this.#scroller.scrollTop + height) this.#scroller.scrollTop = top - height;
+    this.#put();
+    const row = this.#rows.find(({ dataset }) => dataset.pair === this.#active);
     const box = row?.getBoundingClientRect();
-    if (this.active !== null && box) this.doings.point(this.active, { x: box.left + 40, y: box.bottom });
+    if (this.#active !== null && box) this.#doings.point(this.#active, { x: box.left + 40, y: box.bottom });
   }
 }
 

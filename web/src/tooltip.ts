@@ -2,36 +2,29 @@
 //
 // A few lines beside the pointer, never beyond the edge of the window.
 
-import { html } from "./elements.js";
+import { setText } from "./elements.js";
 
 const AWAY = 14;
 
 export class Tooltip {
-  private shown = "";
 
-  constructor(private readonly box: HTMLElement) {}
+  readonly #box: HTMLElement;
+
+  constructor(box: HTMLElement) {
+    this.#box = box;
+  }
 
   show(lines: readonly string[], at: { x: number; y: number } | null): void {
-    const text = lines.join("\n");
-    if (text !== this.shown) {
-      this.shown = text;
-      this.box.replaceChildren(
-        ...lines.map((line) => {
-          const paragraph = html("p");
-          paragraph.textContent = line;
-          return paragraph;
-        }),
-      );
-    }
-    this.box.hidden = false;
+    setText(this.#box, lines.join("\n"));
+    this.#box.hidden = false;
     if (!at) return;
-    const { width, height } = this.box.getBoundingClientRect();
+    const { width, height } = this.#box.getBoundingClientRect();
     const left = at.x + AWAY + width > innerWidth ? at.x - AWAY - width : at.x + AWAY;
     const top = at.y + AWAY + height > innerHeight ? at.y - AWAY - height : at.y + AWAY;
-    this.box.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
+    this.#box.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
   }
 
   hide(): void {
-    this.box.hidden = true;
+    this.#box.hidden = true;
   }
 }

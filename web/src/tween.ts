@@ -5,13 +5,13 @@
 const MILLISECONDS = 350;
 
 export class Tween {
-  private frame = 0;
-  private readonly still = matchMedia("(prefers-reduced-motion: reduce)");
+  #frame = 0;
+  readonly #still = matchMedia("(prefers-reduced-motion: reduce)");
 
   /** Calls `step` with 0 to 1, once with 1 when there is to be no motion. The one before ends where it is. */
   run(isMoving: boolean, step: (part: number) => void): void {
-    cancelAnimationFrame(this.frame);
-    if (!isMoving || this.still.matches || document.hidden) {
+    cancelAnimationFrame(this.#frame);
+    if (!isMoving || this.#still.matches || document.hidden) {
       step(1);
       return;
     }
@@ -20,8 +20,8 @@ export class Tween {
       const part = Math.min(1, Math.max(0, (now - started) / MILLISECONDS));
       // Slows down towards its end.
       step(1 - (1 - part) ** 3);
-      if (part < 1) this.frame = requestAnimationFrame(next);
+      if (part < 1) this.#frame = requestAnimationFrame(next);
     };
-    this.frame = requestAnimationFrame(next);
+    this.#frame = requestAnimationFrame(next);
   }
 }

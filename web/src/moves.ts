@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// Where a key leads in a list.
+
+/** The place among `count` to go to from `at` (-1: nowhere yet); undefined: the key is for something else. */
+export function moved(key: string, at: number, count: number, page: number): number | undefined {
+  const places: Record<string, number> = {
+    ArrowDown: at + 1,
+    ArrowRight: at + 1,
+    ArrowUp: at < 0 ? count : at - 1,
+    ArrowLeft: at < 0 ? count : at - 1,
+    PageDown: at + page,
+    PageUp: at - page,
+    Home: 0,
+    End: count,
+  };
+  const place = places[key];
+  return place === undefined || count === 0 ? undefined : Math.max(0, Math.min(count - 1, place));
+}
