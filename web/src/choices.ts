@@ -41,7 +41,6 @@ export class Choices {
       setText(drawn.name, item.name);
       setText(drawn.amount, item.amount);
       drawn.input.checked = item.isChosen;
-      drawn.label.classList.toggle("quiet", item.part === 0);
       drawn.label.style.setProperty("--part", item.part.toFixed(3));
       return drawn.label;
     });

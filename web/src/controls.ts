@@ -3,7 +3,7 @@
 // The toolbar, the buttons and the keys that work everywhere.
 
 import { byId, html, setText } from "./elements.js";
-import { fromHash, THEMES, TOPS, type View } from "./view.js";
+import { fromHash, TOPS, type View } from "./view.js";
 import { UNITS } from "./units.js";
 
 export interface Doings {
@@ -28,7 +28,7 @@ export function bindControls(doings: Doings): Controls {
   const named = <E extends HTMLElement>(name: string): E => form.elements.namedItem(name) as unknown as E;
   const search = named<HTMLInputElement>("search");
   const grouped = named<HTMLInputElement>("grouped");
-  const lists = { unit: UNITS, top: TOPS, theme: THEMES };
+  const lists = { unit: UNITS, top: TOPS };
   const list = (name: keyof typeof lists): HTMLSelectElement => named<HTMLSelectElement>(name);
   for (const [name, choices] of Object.entries(lists)) {
     list(name as keyof typeof lists).replaceChildren(
@@ -42,15 +42,14 @@ export function bindControls(doings: Doings): Controls {
   let stopped = false;
 
   // The hash knows which values there are; what a form says goes through it.
-  const read = (name: "period" | "unit" | "top" | "theme"): View[typeof name] => {
+  const read = (name: "period" | "unit" | "top"): View[typeof name] => {
     const value = (form.elements.namedItem(name) as RadioNodeList | HTMLSelectElement).value;
     return fromHash(`${name}=${encodeURIComponent(value)}`)[name];
   };
-  const header = form.parentElement ?? form;
-  header.addEventListener("change", ({ target }) => {
+  form.addEventListener("change", ({ target }) => {
     const name = (target as HTMLInputElement).name;
     if (name === "grouped") doings.change({ grouped: grouped.checked });
-    else if (name === "period" || name === "unit" || name === "top" || name === "theme") doings.change({ [name]: read(name) });
+    else if (name === "period" || name === "unit" || name === "top") doings.change({ [name]: read(name) });
   });
   search.addEventListener("input", () => doings.change({ search: search.value.trim() }));
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -61,7 +60,7 @@ export function bindControls(doings: Doings): Controls {
   byId("clear").addEventListener("click", () => {
     doings.change({ network: null, hosts: [], search: "" }, true);
   });
-  for (const button of header.querySelectorAll<HTMLElement>("[data-export]")) {
+  for (const button of document.querySelectorAll<HTMLElement>("[data-export]")) {
     button.addEventListener("click", () => doings.export(button.dataset.export ?? ""));
   }
   addEventListener("keydown", (event) => {
@@ -81,12 +80,10 @@ export function bindControls(doings: Doings): Controls {
       for (const radio of form.querySelectorAll<HTMLInputElement>("[name=period]")) radio.checked = radio.value === view.period;
       list("unit").value = view.unit;
       list("top").value = String(view.top);
-      list("theme").value = view.theme;
       grouped.checked = view.grouped;
       // What is being typed is not changed under the fingers: blanks at its end are no other search.
       if (search.value.trim() !== view.search) search.value = view.search;
       setText(byId("stop"), stopped ? "Start" : "Stop");
-      document.documentElement.dataset.theme = view.theme;
     },
   };
 }

@@ -10,7 +10,7 @@ import { endLines, pairLines, ribbonLines, rowOf } from "./described.js";
 import { byId, setAttribute, setText, within } from "./elements.js";
 import { bothWays, networkName, shortNetwork, type Choice, type Pair } from "./listing.js";
 import { OTHER } from "./matrix.js";
-import { empty, failure as failureText, place, warnings } from "./messages.js";
+import { count, empty, failure as failureText, place, warnings } from "./messages.js";
 import { pngFile, save, svgFile } from "./picture_file.js";
 import { Places } from "./places.js";
 import { Poll } from "./poll.js";
@@ -168,7 +168,7 @@ function items(known: readonly Choice[], chosen: readonly string[], places: Plac
 }
 
 function more(known: readonly Choice[]): string {
-  return known.length > CHOICES ? `The ${CHOICES} loudest of ${known.length.toLocaleString("en")}; search for others.` : "";
+  return known.length > CHOICES ? `The ${CHOICES} loudest of ${count(known.length)}; search for others.` : "";
 }
 
 function drawChoices({ listing }: Scene): void {
@@ -220,9 +220,8 @@ function tellState(): void {
 function tellListed(): void {
   if (!scene) return;
   const { listing, words } = scene;
-  const count = `${lines.length.toLocaleString("en")} ${lines.length === 1 ? "pair" : "pairs"}`;
   const sum = say(measure(listing.listed, view.unit), view.unit, words.seconds);
-  setText(byId("listed"), `${count}, ${sum}${table.isHeld() ? "; their order is held while you are here" : ""}`);
+  setText(byId("listed"), `Pairs: ${count(lines.length)}, ${sum}${table.isHeld() ? "; their order is held while you are here" : ""}`);
 }
 
 /** Who stands for the end in the picture. */

@@ -21,23 +21,20 @@ export interface Empty {
   readonly command: string | null;
 }
 
-function counted(number: number, one: string, many: string): string {
-  return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-}
-
-function passedBy({ uncounted }: Sample): string {
-  const others = uncounted.not_tunnel;
-  return others > 0 ? ` ${counted(others, "packet that is no tunnel’s has", "packets that are no tunnel’s have")} passed.` : "";
+/** "1,234". */
+export function count(number: number): string {
+  return number.toLocaleString("en");
 }
 
 /** What stands in the place of the picture when there is nothing to draw; null: there is. */
 export function empty(sample: Sample, view: View, { pairs, span, hosts }: Listing): Empty | null {
   if (pairs.length > 0) return null;
   if (bothWays(sample.totals).pkts === 0 && hosts.length === 0) {
-    const at = `VXLAN is looked for at UDP port ${sample.ports.join(", ")}, Geneve, GRE and IP in IP where they always are.`;
+    const looked = `VXLAN is looked for at UDP port ${sample.ports.join(", ")}; Geneve, GRE and IP in IP too.`;
+    const others = ` Packets that were no tunnel’s: ${count(sample.uncounted.not_tunnel)}.`;
     return {
       heading: sample.interfaces.length === 0 ? "No interface to watch yet" : `No tunnel packet yet on ${place(sample)}`,
-      text: sample.traffic === null ? `${at}${passedBy(sample)}` : `To make traffic, type into another shell:`,
+      text: sample.traffic === null ? looked + others : "To make traffic, type into another shell:",
       command: sample.traffic,
     };
   }
@@ -51,33 +48,24 @@ export function empty(sample: Sample, view: View, { pairs, span, hosts }: Listin
   if (chosen.length > 0) {
     return { heading: `Quiet: ${chosen.join(", ")}`, text: `Nothing of it passed ${when}.${going}`, command: null };
   }
-  const flows = counted(sample.flows, "flow is", "flows are");
-  return { heading: "Quiet", text: `No tunnel packet passed ${when}. ${flows} known from before.${going}`, command: null };
+  const flows = `Flows known from before: ${count(sample.flows)}.`;
+  return { heading: "Quiet", text: `No tunnel packet passed ${when}. ${flows}${going}`, command: null };
 }
 
-/** What is missing in the figures. */
+/** What is missing in the figures, a line each. */
 export function warnings(sample: Sample): string[] {
   const { other, uncounted, rest, capacity, flows } = sample;
-  const found: string[] = [];
   const over = bothWays(other).pkts;
-  if (over > 0) {
-    found.push(
-      `The table is full: ${counted(over, "packet is", "packets are")} in the total, but in no flow. ` +
-        `There is room for ${counted(capacity, "flow", "flows")} (--max-entries).`,
-    );
-  } else if (flows >= capacity) {
-    found.push(`The table is full: new flows will be counted in the total only. There is room for ${counted(capacity, "flow", "flows")} (--max-entries).`);
-  }
-  const faults: [number, string, string][] = [
-    [uncounted.table_errors, "packet was not counted: its table refused it", "packets were not counted: their table refused them"],
-    [uncounted.fragments, "outer fragment is not counted", "outer fragments are not counted"],
-    [uncounted.malformed, "malformed packet is not counted", "malformed packets are not counted"],
+  const full = `The table is full (${count(capacity)} flows, --max-entries)`;
+  const missing: [text: string, number: number][] = [
+    [`${full}. Packets that are in the total, but in no flow`, over],
+    ["Packets that are not counted, since their table refused them", uncounted.table_errors],
+    ["Outer fragments, not counted", uncounted.fragments],
+    ["Malformed packets, not counted", uncounted.malformed],
+    ["Quieter flows that are in the total only, beyond the 10,000 that a page gets", rest.flows],
   ];
-  for (const [number, one, many] of faults) if (number > 0) found.push(`${counted(number, one, many)}.`);
-  if (rest.flows > 0) {
-    found.push(`${counted(rest.flows, "quieter flow is", "quieter flows are")} in the total only: the page gets the 10,000 loudest.`);
-  }
-  return found;
+  const found = missing.filter(([, number]) => number > 0).map(([text, number]) => `${text}: ${count(number)}.`);
+  return over === 0 && flows >= capacity ? [`${full}: new flows will be counted in the total only.`, ...found] : found;
 }
 
 /** Above a picture that has grown old. */

@@ -4,6 +4,7 @@
 
 import { listing, shortNetwork, type End, type Listing, type Pair } from "./listing.js";
 import { matrix, OTHER, parts, volumes, type Matrix, type Sending } from "./matrix.js";
+import { count } from "./messages.js";
 import { Places } from "./places.js";
 import type { Sample } from "./sample.js";
 import { search } from "./search.js";
@@ -88,16 +89,11 @@ function naming({ ends: drawn, rest }: Matrix, ends: ReadonlyMap<string, End>): 
   };
 }
 
-function counted(number: number, one: string, many: string): string {
-  return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-}
-
 function found(sample: Sample, view: View, { pairs }: Listing, ends: ReadonlyMap<string, End>): string {
   if (view.search === "") return "";
   if (!search(view.search)) return `“${view.search}” is no address, network or VNI: 192.168.0.1, 192.168.0.0/24, 10000`;
   const all = volumes(sendings(listing(sample, { ...view, search: "" }).pairs, view.unit));
   const drawn = new Set([...all].sort(([, x], [, y]) => y - x).slice(0, view.top).map(([id]) => id));
   const inOther = [...ends.keys()].filter((id) => !drawn.has(id)).length;
-  const text = `${counted(pairs.length, "pair has", "pairs have")} it`;
-  return inOther === 0 ? text : `${text}; ${counted(inOther, "end was", "ends were")} in “other”`;
+  return `Pairs found: ${count(pairs.length)}. Ends that were in “other”: ${count(inOther)}.`;
 }

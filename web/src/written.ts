@@ -4,6 +4,7 @@
 
 import type { Listing, Pair } from "./listing.js";
 import type { Sample } from "./sample.js";
+import { NOTHING } from "./units.js";
 import type { View } from "./view.js";
 
 function iso(time: number): string {
@@ -59,6 +60,16 @@ function cell(value: string | number | null): string {
   return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
+/** Has all columns, where there is no pair to have them. */
+const NOBODY: Pair = {
+  id: "",
+  network: null,
+  a: { id: "", name: "", network: null, address: null },
+  b: { id: "", name: "", network: null, address: null },
+  sent: NOTHING,
+  received: NOTHING,
+};
+
 /** CSV has no place for remarks, so each line says of which time it is and what it was filtered by. */
 export function csv(view: View, { span }: Listing, pairs: readonly Pair[]): string {
   const { network, hosts, search, grouping } = filters(view);
@@ -71,10 +82,9 @@ export function csv(view: View, { span }: Listing, pairs: readonly Pair[]): stri
     filter_search: search,
     grouping,
   };
-  const head = ["from", "to", "seconds", "filter_network", "filter_hosts", "filter_search", "grouping"];
-  const columns = ["network", "a", "b", "a_to_b_pkts", "a_to_b_bytes", "b_to_a_pkts", "b_to_a_bytes"];
-  const lines = pairs.map((pair) => [...Object.values(about), ...Object.values(figures(pair))]);
-  return [[...head, ...columns], ...lines].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+  const lines = pairs.map((pair) => ({ ...about, ...figures(pair) }));
+  const columns = Object.keys({ ...about, ...figures(NOBODY) });
+  return [columns, ...lines.map(Object.values)].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 }
 
 /** "tunnels-2026-11-28-151500.csv", by the monitor's clock in this browser's time zone. */
