@@ -3,11 +3,7 @@
 // The picture: an arc for each end, as long as what it sent and received, and a ribbon for each direction of a
 // pair, in the colour of who sends, with a point at who receives.
 
-/*!
- * With d3-chord, Copyright 2010-2026 Mike Bostock. Permission to use, copy, modify, and/or distribute this software for
- * any purpose with or without fee is hereby granted, provided that the above copyright notice and this permission
- * notice appear in all copies. It comes without any warranty (ISC licence).
- */
+/*! With d3-chord, Copyright 2010-2026 Mike Bostock, ISC licence: https://d3js.org */
 
 import { chordDirected } from "d3-chord";
 import { arrange, setAttribute, setText, svg } from "./elements.js";

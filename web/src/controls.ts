@@ -3,7 +3,7 @@
 // The toolbar, the buttons and the keys that work everywhere.
 
 import { byId, html, setText } from "./elements.js";
-import { fromHash, TOPS, type View } from "./view.js";
+import { fromHash, THEMES, TOPS, type View } from "./view.js";
 import { UNITS } from "./units.js";
 
 export interface Doings {
@@ -24,11 +24,10 @@ function isTyping(target: EventTarget | null): boolean {
 }
 
 export function bindControls(doings: Doings): Controls {
-  const form = byId<HTMLFormElement>("controls");
-  const named = <E extends HTMLElement>(name: string): E => form.elements.namedItem(name) as unknown as E;
+  const named = <E extends HTMLElement>(name: string): E => document.getElementsByName(name)[0] as E;
   const search = named<HTMLInputElement>("search");
   const grouped = named<HTMLInputElement>("grouped");
-  const lists = { unit: UNITS, top: TOPS };
+  const lists = { unit: UNITS, top: TOPS, theme: THEMES };
   const list = (name: keyof typeof lists): HTMLSelectElement => named<HTMLSelectElement>(name);
   for (const [name, choices] of Object.entries(lists)) {
     list(name as keyof typeof lists).replaceChildren(
@@ -41,18 +40,16 @@ export function bindControls(doings: Doings): Controls {
   }
   let stopped = false;
 
-  // The hash knows which values there are; what a form says goes through it.
-  const read = (name: "period" | "unit" | "top"): View[typeof name] => {
-    const value = (form.elements.namedItem(name) as RadioNodeList | HTMLSelectElement).value;
-    return fromHash(`${name}=${encodeURIComponent(value)}`)[name];
-  };
-  form.addEventListener("change", ({ target }) => {
-    const name = (target as HTMLInputElement).name;
+  // The hash knows which values there are; what the form says goes through it.
+  addEventListener("change", ({ target }) => {
+    const { name, value } = target as HTMLInputElement;
     if (name === "grouped") doings.change({ grouped: grouped.checked });
-    else if (name === "period" || name === "unit" || name === "top") doings.change({ [name]: read(name) });
+    else if (name === "period" || name in lists) {
+      const of = name as "period" | keyof typeof lists;
+      doings.change({ [of]: fromHash(`${name}=${encodeURIComponent(value)}`)[of] });
+    }
   });
   search.addEventListener("input", () => doings.change({ search: search.value.trim() }));
-  form.addEventListener("submit", (event) => event.preventDefault());
 
   byId("stop").addEventListener("click", () => doings.change({ stopped: !stopped }));
   byId("order").addEventListener("click", () => doings.reorder());
@@ -77,9 +74,9 @@ export function bindControls(doings: Doings): Controls {
   return {
     show(view) {
       stopped = view.stopped;
-      for (const radio of form.querySelectorAll<HTMLInputElement>("[name=period]")) radio.checked = radio.value === view.period;
-      list("unit").value = view.unit;
-      list("top").value = String(view.top);
+      for (const radio of document.querySelectorAll<HTMLInputElement>("[name=period]")) radio.checked = radio.value === view.period;
+      for (const name of Object.keys(lists) as (keyof typeof lists)[]) list(name).value = String(view[name]);
+      document.documentElement.dataset.theme = view.theme;
       grouped.checked = view.grouped;
       // What is being typed is not changed under the fingers: blanks at its end are no other search.
       if (search.value.trim() !== view.search) search.value = view.search;

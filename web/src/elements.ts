@@ -10,12 +10,6 @@ export function byId<E extends Element = HTMLElement>(id: string): E {
   return found as unknown as E;
 }
 
-export function within<E extends Element = HTMLElement>(parent: ParentNode, selector: string): E {
-  const found = parent.querySelector<E>(selector);
-  if (!found) throw new Error(selector);
-  return found;
-}
-
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -29,6 +23,12 @@ export function html<K extends keyof HTMLElementTagNameMap>(name: K, className =
   const element = document.createElement(name);
   if (className !== "") element.className = className;
   return element;
+}
+
+/** Gives the parent a child for each line. */
+export function setLines(parent: Element, name: "p" | "li", lines: readonly string[]): void {
+  lines.forEach((line, index) => setText(parent.children[index] ?? parent.appendChild(html(name)), line));
+  while (parent.children.length > lines.length) parent.lastChild?.remove();
 }
 
 /** A new element of SVG. */

@@ -7,7 +7,7 @@ import { Chord, type Arc, type Target } from "./chord.js";
 import { Choices, type Item } from "./choices.js";
 import { bindControls } from "./controls.js";
 import { endLines, pairLines, ribbonLines, rowOf } from "./described.js";
-import { byId, setAttribute, setText, within } from "./elements.js";
+import { byId, setAttribute, setLines, setText } from "./elements.js";
 import { bothWays, networkName, shortNetwork, type Choice, type Pair } from "./listing.js";
 import { OTHER } from "./matrix.js";
 import { count, empty, failure as failureText, place, warnings } from "./messages.js";
@@ -119,9 +119,9 @@ function drawPicture(now: Sample, { figure, words, listing }: Scene): void {
   const box = byId("empty");
   box.hidden = nothing === null;
   if (!nothing) return;
-  setText(within(box, "h3"), nothing.heading);
-  setText(within(box, "p"), nothing.text);
-  setText(within(box, "code"), nothing.command ?? "");
+  setText(byId("nothing"), nothing.heading);
+  setText(byId("why"), nothing.text);
+  setText(byId("command"), nothing.command ?? "");
 }
 
 /** Columns that the table has now: inside, with the network. */
@@ -199,7 +199,7 @@ function drawWords(now: Sample, { listing: { span }, sums, words, found }: Scene
   }
   // When they came is not known.
   if (view.period !== "total" && bothWays(now.other).pkts > 0) setText(byId("sum-unlisted"), "see Total");
-  setText(byId("warnings"), warnings(now).join("\n"));
+  setLines(byId("warnings"), "li", warnings(now));
   byId("back").hidden = view.hosts.length === 0;
   byId<HTMLButtonElement>("clear").disabled = view.hosts.length === 0 && view.network === null && view.search === "";
   tellState();
@@ -211,7 +211,7 @@ function tellState(): void {
   const isOld = failed !== null && !view.stopped;
   banner.hidden = !isOld;
   if (isOld) setText(banner, failureText(failed ?? "", poll.age(), sample !== null));
-  const quiet = byId("empty").hidden ? "" : (within(byId("empty"), "h3").textContent ?? "");
+  const quiet = byId("empty").hidden ? "" : (byId("nothing").textContent ?? "");
   const stopped = view.stopped ? "Stopped. " : "";
   setText(byId("status"), isOld ? (failed ?? "") : `${stopped}${quiet || heading()}. ${byId("found").textContent ?? ""}`);
   setText(byId("age"), view.stopped && sample ? `stopped, ${length(poll.age() / 1000)} old` : "");
@@ -221,7 +221,7 @@ function tellListed(): void {
   if (!scene) return;
   const { listing, words } = scene;
   const sum = say(measure(listing.listed, view.unit), view.unit, words.seconds);
-  setText(byId("listed"), `Pairs: ${count(lines.length)}, ${sum}${table.isHeld() ? "; their order is held while you are here" : ""}`);
+  setText(byId("listed"), `${count(lines.length)} ${lines.length === 1 ? "pair" : "pairs"}, ${sum}${table.isHeld() ? "; their order is held while you are here" : ""}`);
 }
 
 /** Who stands for the end in the picture. */

@@ -88,13 +88,11 @@ export function bothWays(counts: Counts): Amount {
   return { pkts: counts.tx_pkts + counts.rx_pkts, bytes: counts.tx_bytes + counts.rx_bytes };
 }
 
-export function span(sample: Sample, period: View["period"]): Span {
-  const { from, to, seconds } = sample.window;
-  if (period === "total") return { from: sample.started, to: sample.time, seconds: sample.elapsed };
-  if (period === "interval") return { from, to, seconds };
+export function span({ window, started, time, elapsed }: Sample, period: View["period"]): Span {
+  const { from, to, seconds } = window;
   // Before the first window has ended, all that came has come since the start.
-  if (seconds === 0) return { from: sample.started, to: sample.time, seconds: sample.elapsed };
-  return { from, to: sample.time, seconds: seconds + Math.max(0, sample.time - to) / 1000 };
+  if (period === "total" || (period === "now" && seconds === 0)) return { from: started, to: time, seconds: elapsed };
+  return period === "interval" ? { from, to, seconds } : { from, to: time, seconds: seconds + Math.max(0, time - to) / 1000 };
 }
 
 /** What the document has no rows for. Only rows beyond the 10,000 are known by window. */

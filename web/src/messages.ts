@@ -56,15 +56,15 @@ export function empty(sample: Sample, view: View, { pairs, span, hosts }: Listin
 export function warnings(sample: Sample): string[] {
   const { other, uncounted, rest, capacity, flows } = sample;
   const over = bothWays(other).pkts;
-  const full = `The table is full (${count(capacity)} flows, --max-entries)`;
-  const missing: [text: string, number: number][] = [
-    [`${full}. Packets that are in the total, but in no flow`, over],
-    ["Packets that are not counted, since their table refused them", uncounted.table_errors],
-    ["Outer fragments, not counted", uncounted.fragments],
-    ["Malformed packets, not counted", uncounted.malformed],
-    ["Quieter flows that are in the total only, beyond the 10,000 that a page gets", rest.flows],
+  const full = `The table is full, with room for ${count(capacity)} flows (--max-entries)`;
+  const missing: [text: string, number: number, what: string][] = [
+    [`${full}. In the total, but in no flow`, over, "packets"],
+    ["Not counted, since their table refused them", uncounted.table_errors, "packets"],
+    ["Not counted", uncounted.fragments, "outer fragments"],
+    ["Not counted", uncounted.malformed, "malformed packets"],
+    ["In the total only, beyond the 10,000 that a page gets", rest.flows, "quieter flows"],
   ];
-  const found = missing.filter(([, number]) => number > 0).map(([text, number]) => `${text}: ${count(number)}.`);
+  const found = missing.filter(([, number]) => number > 0).map(([text, number, what]) => `${text}: ${count(number)} ${what}.`);
   return over === 0 && flows >= capacity ? [`${full}: new flows will be counted in the total only.`, ...found] : found;
 }
 

@@ -7,13 +7,14 @@ export function moved(key: string, at: number, count: number, page: number): num
   const places: Record<string, number> = {
     ArrowDown: at + 1,
     ArrowRight: at + 1,
-    ArrowUp: at < 0 ? count : at - 1,
-    ArrowLeft: at < 0 ? count : at - 1,
-    PageDown: at + page,
-    PageUp: at - page,
+    ArrowUp: at < 0 ? count - 1 : at - 1,
+    ArrowLeft: at < 0 ? count - 1 : at - 1,
+    PageDown: Math.min(count - 1, at + page),
+    PageUp: Math.max(0, at - page),
     Home: 0,
-    End: count,
+    End: count - 1,
   };
   const place = places[key];
-  return place === undefined || count === 0 ? undefined : Math.max(0, Math.min(count - 1, place));
+  // Over an end it goes on at the other.
+  return place === undefined || count === 0 ? undefined : (place + count) % count;
 }

@@ -14,8 +14,6 @@ const STYLES = [
   "opacity",
   "font-family",
   "font-size",
-  "font-weight",
-  "text-anchor",
 ];
 /** Pixels of a PNG for each of the screen's. */
 const SHARP = 2;

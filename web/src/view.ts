@@ -10,6 +10,7 @@ export const PERIODS = ["now", "interval", "total"] as const;
 export type Period = (typeof PERIODS)[number];
 
 export const TOPS = [8, 16, 32, 64] as const;
+export const THEMES = ["auto", "light", "dark"] as const;
 export const COLUMNS = ["network", "a", "b", "sent", "received", "both"] as const;
 export type Column = (typeof COLUMNS)[number];
 
@@ -27,6 +28,8 @@ export interface View {
   readonly column: Column;
   readonly ascending: boolean;
   readonly stopped: boolean;
+  /** auto: as the browser has it. */
+  readonly theme: (typeof THEMES)[number];
 }
 
 export const DEFAULT: View = {
@@ -40,6 +43,7 @@ export const DEFAULT: View = {
   column: "both",
   ascending: false,
   stopped: false,
+  theme: "auto",
 };
 
 /** Longer text is no address, and a link must not grow without end. */
@@ -56,7 +60,7 @@ export function hash(view: View): string {
   const members: [string, string][] = [];
   if (view.network !== null) members.push(["network", view.network]);
   for (const host of view.hosts) members.push(["host", host]);
-  for (const name of ["period", "unit", "top", "search", "column"] as const) {
+  for (const name of ["period", "unit", "top", "search", "column", "theme"] as const) {
     if (view[name] !== DEFAULT[name]) members.push([name, String(view[name])]);
   }
   for (const name of ["grouped", "ascending", "stopped"] as const) {
@@ -85,5 +89,6 @@ export function fromHash(text: string): View {
     column: oneOf(COLUMNS, members.get("column"), DEFAULT.column),
     ascending: members.get("ascending") === "yes",
     stopped: members.get("stopped") === "yes",
+    theme: oneOf(THEMES, members.get("theme"), DEFAULT.theme),
   };
 }
