@@ -46,7 +46,7 @@ const COLOURS = 8;
 const THICK = 14;
 const TO_LABEL = 10;
 const LINE = 13;
-const LETTER = 6.6;
+const LETTER = 6.2;
 /** More than these are changed at once: each frame of a tween would take too long. */
 const MOVING = 600;
 
