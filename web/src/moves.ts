@@ -16,5 +16,5 @@ export function moved(key: string, at: number, count: number, page: number): num
   };
   const place = places[key];
   // Over an end it goes on at the other.
-  return place === undefined || count === 0 ? undefined : (place + count) % count;
+  return typeof place !== "number" || count === 0 ? undefined : (place + count) % count;
 }

@@ -46,5 +46,9 @@ export function spread(wanted: readonly number[], apart: number): number[] {
   const placed = crowds.flatMap((crowd) => Array.from({ length: crowd.count }, (_, index) => start(crowd) + index * distance));
   // The last must not run into the first from behind.
   const fitting = placed.map((angle, index) => Math.min(angle, (placed[0] ?? 0) + TURN - (count - index) * distance));
-  return Array.from({ length: count }, (_, index) => fitting[(index - cut + count) % count] ?? 0);
+  return wanted.map((angle, index) => {
+    const found = fitting[(index - cut + count) % count] ?? 0;
+    // The same place in another turn: a label must not go round to come to it.
+    return found - TURN * Math.round((found - angle) / TURN);
+  });
 }
