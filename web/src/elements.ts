@@ -25,9 +25,9 @@ export function html<K extends keyof HTMLElementTagNameMap>(name: K, className =
   return element;
 }
 
-/** Gives the parent a child for each line. */
-export function setLines(parent: Element, name: "p" | "li", lines: readonly string[]): void {
-  lines.forEach((line, index) => setText(parent.children[index] ?? parent.appendChild(html(name)), line));
+/** Gives a list an item for each line. */
+export function setLines(parent: Element, lines: readonly string[]): void {
+  lines.forEach((line, index) => setText(parent.children[index] ?? parent.appendChild(html("li")), line));
   while (parent.children.length > lines.length) parent.lastChild?.remove();
 }
 

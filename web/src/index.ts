@@ -35,8 +35,9 @@ let sample: Sample | null = null;
 let scene: Scene | null = null;
 let failed: string | null = null;
 let target: Pointed | null = null;
-/** The pairs as the table has them. */
+/** The pairs as the table has them, and by their ids. */
 let lines: readonly Pair[] = [];
+let byPair = new Map<string, Pair>();
 let isResorting = false;
 
 const scenes = new Scenes();
@@ -48,11 +49,11 @@ const chord = new Chord(byId<SVGSVGElement>("chord"), { point, open });
 const table = new Table(byId("scroller"), byId<HTMLTableElement>("pairs"), {
   sort: sortBy,
   point: (id, at) => {
-    const pair = lines.find((each) => each.id === id);
+    const pair = byPair.get(id ?? "");
     point(pair && scene ? { from: drawnEnd(pair.a.id), to: drawnEnd(pair.b.id), pair } : null, at);
   },
   open: (id) => {
-    const pair = lines.find((each) => each.id === id);
+    const pair = byPair.get(id);
     if (pair) lookInto(pair.b.address);
   },
   held: () => tellListed(),
@@ -67,7 +68,8 @@ const poll = new Poll(
   {
     sample: (found) => {
       sample = found;
-      draw();
+      // In a task of its own: to read thousands of rows is one already.
+      setTimeout(draw);
     },
     state: (reason) => {
       failed = reason;
@@ -141,14 +143,18 @@ function heads(inside: boolean): Head[] {
 function drawTable({ listing, words, sums }: Scene): void {
   const pairs = sorted(listing.pairs, view.column, view.ascending, view.unit);
   lines = table.isHeld() && !isResorting ? inOrder(pairs, lines.map(({ id }) => id)) : pairs;
+  byPair = new Map(lines.map((pair) => [pair.id, pair]));
   isResorting = false;
   const figure = (amount: number): string => say(amount, view.unit, words.seconds);
-  const rows = lines.map(({ id, network, a, b, sent, received }) => {
+  const cells = (place: number): string[] => {
+    const pair = lines[place];
+    if (!pair) return [];
+    const { network, a, b, sent, received } = pair;
     const both = measure(plus(sent, received), view.unit);
-    const cells = [a.name, b.name, figure(measure(sent, view.unit)), figure(measure(received, view.unit)), figure(both), share(both, sums.all)];
-    return { id, cells: network === null ? cells : [shortNetwork(network), ...cells] };
-  });
-  table.draw(heads(listing.inside), rows, view.column, view.ascending);
+    const figures = [measure(sent, view.unit), measure(received, view.unit), both].map(figure);
+    return [...(network === null ? [] : [shortNetwork(network)]), a.name, b.name, ...figures, share(both, sums.all)];
+  };
+  table.draw(heads(listing.inside), { ids: lines.map(({ id }) => id), cells }, view.column, view.ascending);
   tellListed();
 }
 
@@ -199,9 +205,8 @@ function drawWords(now: Sample, { listing: { span }, sums, words, found }: Scene
   }
   // When they came is not known.
   if (view.period !== "total" && bothWays(now.other).pkts > 0) setText(byId("sum-unlisted"), "see Total");
-  setLines(byId("warnings"), "li", warnings(now));
+  setLines(byId("warnings"), warnings(now));
   byId("back").hidden = view.hosts.length === 0;
-  byId<HTMLButtonElement>("clear").disabled = view.hosts.length === 0 && view.network === null && view.search === "";
   tellState();
 }
 
@@ -237,7 +242,7 @@ function point(pointed: Pointed | null, at: { x: number; y: number } | null): vo
   chord.light(pointed);
   refreshPoint(at);
   table.light((id) => {
-    const pair = target === null ? undefined : lines.find((each) => each.id === id);
+    const pair = byPair.get(id);
     if (!pair || !target) return false;
     const [a, b] = [drawnEnd(pair.a.id), drawnEnd(pair.b.id)];
     if ("arc" in target) return target.arc === a || target.arc === b;
@@ -256,8 +261,7 @@ function refreshPoint(at: { x: number; y: number } | null = null): void {
     if (!isThere(target.arc)) tooltip.hide();
     else tooltip.show(endLines(figure, target.arc, words), at);
   } else if (target.pair) {
-    const { id } = target.pair;
-    const pair = lines.find((each) => each.id === id);
+    const pair = byPair.get(target.pair.id);
     if (pair) tooltip.show(pairLines(pair, lines, words), at);
     else tooltip.hide();
   } else if (isThere(target.from) && isThere(target.to)) {

@@ -180,7 +180,9 @@ export function listing(sample: Sample, view: View): Listing {
     const within = networkOf(row);
     add(networks, within, amount);
     const isOfNetwork = view.network === null || view.network === within;
-    for (const host of new Set([row[2], row[3]])) add(hosts, host, isOfNetwork ? amount : NOTHING);
+    const ofHosts = isOfNetwork ? amount : NOTHING;
+    add(hosts, row[2], ofHosts);
+    if (row[3] !== row[2]) add(hosts, row[3], ofHosts);
     const isShown =
       isOfNetwork && (!inside || isChosen(row[2]) || isChosen(row[3])) && (looked === undefined || isFound(row, looked));
     if (!isShown) {

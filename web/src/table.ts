@@ -6,10 +6,11 @@ import { html, setAttribute, setText } from "./elements.js";
 import { moved } from "./moves.js";
 import type { Column } from "./view.js";
 
-export interface Line {
-  readonly id: string;
+/** What there is for the table; what stands in cells is asked for those rows only that can be seen. */
+export interface Lines {
+  readonly ids: readonly string[];
   /** One for each of the columns that are shown. */
-  readonly cells: readonly string[];
+  cells(place: number): readonly string[];
 }
 
 export interface Head {
@@ -37,7 +38,7 @@ export class Table {
   readonly #above = spacer();
   readonly #below = spacer();
   readonly #rows: HTMLTableRowElement[] = [];
-  #lines: readonly Line[] = [];
+  #lines: Lines = { ids: [], cells: () => [] };
   #active: string | null = null;
   #isLit: (line: string) => boolean = () => false;
   #heads = "";
@@ -79,10 +80,10 @@ export class Table {
     return this.#scroller.matches(":hover") || document.activeElement === this.#table;
   }
 
-  draw(heads: readonly Head[], lines: readonly Line[], column: Column, ascending: boolean): void {
+  draw(heads: readonly Head[], lines: Lines, column: Column, ascending: boolean): void {
     this.#putHeads(heads, column, ascending);
     this.#lines = lines;
-    setAttribute(this.#table, "aria-rowcount", String(lines.length + 1));
+    setAttribute(this.#table, "aria-rowcount", String(lines.ids.length + 1));
     this.#put();
   }
 
@@ -124,25 +125,25 @@ export class Table {
   /** Brings the rows that can be seen up to date. */
   #put(): void {
     const visible = Math.ceil(this.#scroller.clientHeight / HEIGHT) + 2 * BEYOND;
-    const first = Math.max(0, Math.min(Math.floor(this.#scroller.scrollTop / HEIGHT) - BEYOND, this.#lines.length - visible));
-    const shown = this.#lines.slice(first, first + visible);
+    const first = Math.max(0, Math.min(Math.floor(this.#scroller.scrollTop / HEIGHT) - BEYOND, this.#lines.ids.length - visible));
+    const shown = this.#lines.ids.slice(first, first + visible);
     while (this.#rows.length < shown.length) this.#addRow();
     for (const row of this.#rows.splice(shown.length)) row.remove();
     tall(this.#above, first);
-    tall(this.#below, this.#lines.length - first - shown.length);
+    tall(this.#below, this.#lines.ids.length - first - shown.length);
     let active: string | null = null;
-    shown.forEach((line, index) => {
+    shown.forEach((id, index) => {
       const row = this.#rows[index];
       if (!row) return;
-      row.dataset.pair = line.id;
+      row.dataset.pair = id;
       setAttribute(row, "aria-rowindex", String(first + index + 2));
-      line.cells.forEach((text, column) => {
+      this.#lines.cells(first + index).forEach((text, column) => {
         const cell = row.cells[column];
         if (cell) setText(cell, text);
       });
-      row.classList.toggle("active", line.id === this.#active);
-      row.classList.toggle("lit", this.#isLit(line.id));
-      if (line.id === this.#active) active = row.id;
+      row.classList.toggle("active", id === this.#active);
+      row.classList.toggle("lit", this.#isLit(id));
+      if (id === this.#active) active = row.id;
     });
     if (active === null) this.#table.removeAttribute("aria-activedescendant");
     else setAttribute(this.#table, "aria-activedescendant", active);
@@ -158,9 +159,9 @@ export class Table {
 
   #key(event: KeyboardEvent): void {
     if (event.target !== this.#table) return;
-    const at = this.#lines.findIndex(({ id }) => id === this.#active);
+    const at = this.#lines.ids.findIndex((id) => id === this.#active);
     const page = Math.max(1, Math.floor(this.#scroller.clientHeight / HEIGHT) - 2);
-    const place = moved(event.key, at, this.#lines.length, page);
+    const place = moved(event.key, at, this.#lines.ids.length, page);
     if (place !== undefined) {
       this.#activate(place);
     } else if (event.key === "Enter" && this.#active !== null && at >= 0) {
@@ -172,7 +173,7 @@ export class Table {
   }
 
   #activate(place: number): void {
-    this.#active = this.#lines[place]?.id ?? null;
+    this.#active = this.#lines.ids[place] ?? null;
     const [top, height] = [place * HEIGHT, this.#scroller.clientHeight - 2 * HEIGHT];
     if (top < this.#scroller.scrollTop) this.#scroller.scrollTop = top;
     else if (top > this.#scroller.scrollTop + height) this.#scroller.scrollTop = top - height;

@@ -2,7 +2,7 @@
 //
 // A few lines beside the pointer, never beyond the edge of the window.
 
-import { setLines } from "./elements.js";
+import { setText } from "./elements.js";
 
 const AWAY = 14;
 
@@ -15,7 +15,7 @@ export class Tooltip {
   }
 
   show(lines: readonly string[], at: { x: number; y: number } | null): void {
-    setLines(this.#box, "p", lines);
+    setText(this.#box, lines.join("\n"));
     this.#box.hidden = false;
     if (!at) return;
     const { width, height } = this.#box.getBoundingClientRect();
