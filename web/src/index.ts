@@ -303,9 +303,9 @@ async function exportAs(kind: string): Promise<void> {
   if (kind === "json") save(new Blob([json(sample, view, listing, lines)], { type: "application/json" }), name);
   else if (kind === "csv") save(new Blob([csv(view, listing, lines)], { type: "text/csv" }), name);
   else {
-    const when = `${new Date(listing.span.from).toISOString()} to ${new Date(listing.span.to).toISOString()}`;
+    const [from, to] = [listing.span.from, listing.span.to].map((time) => new Date(time).toISOString().replace(/\.\d+/, ""));
     const search = view.search === "" ? "" : ` · search ${view.search}`;
-    const file = svgFile(byId<SVGSVGElement>("chord"), [`${heading()}${search}`, `${place(sample)} · ${when}`]);
+    const file = svgFile(byId<SVGSVGElement>("chord"), [`${heading()}${search}`, place(sample), `${from} to ${to}`]);
     save(kind === "svg" ? new Blob([file.text], { type: "image/svg+xml" }) : await pngFile(file), name);
   }
 }

@@ -60,7 +60,7 @@ export function svgFile(picture: SVGSVGElement, lines: readonly string[]): Pictu
     text.setAttribute("y", String(EDGE + (index + 0.8) * LINE));
     text.setAttribute("fill", page.color);
     text.setAttribute("font-family", page.fontFamily);
-    text.setAttribute("font-size", index === 0 ? "14" : "12");
+    text.setAttribute("font-size", index === 0 ? "14" : "11");
     file.append(text);
   });
   const copy = svg("g");
