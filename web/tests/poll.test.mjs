@@ -119,7 +119,7 @@ test("a monitor that answers, but has nothing new for long, is told too", async 
 
 test("after a stop nothing is asked nor told, until it is started", async () => {
   let release;
-  const { poll, seen, pass } = setUp((number) => (number === 2 ? { status: 200, text: () => new Promise((done) => (release = done)) } : answer(304)));
+  const { poll, seen, pass } = setUp((number) => (number === 2 ? { status: 200, headers: new Headers(), text: () => new Promise((done) => (release = done)) } : answer(304)));
   poll.start();
   poll.start();
   await pass(1200);
