@@ -17,9 +17,15 @@ BINARIES := $(sort $(basename $(notdir $(wildcard src/bin/*.rs))) \
                    $(notdir $(patsubst %/main.rs,%,$(wildcard src/bin/*/main.rs))) netsetup)
 BPF_C    := $(wildcard src/bpf/*.c src/bpf/*.h)
 AS_ROOT  := packaging/as-root
+# What the page is made of, and what it becomes: build.rs embeds that.
+PAGE_OF  := $(wildcard web/*.json web/*.mjs web/src/* web/src/*/*)
+PAGE     := $(addprefix web/dist/,tunnel.html tunnel.js tunnel.css)
+# npm writes it last, so it says which lock the installed packages are of.
+PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build run check check-long lint test test-long bench install clean check-fresh check-kernels
+.PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
+        screenshots check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -30,17 +36,31 @@ help:
 	@echo 'make check-kernels'
 	@echo '                  tests in stock kernels of Debian, emulated, minutes for each (KERNELS="6.1 ...")'
 	@echo 'make build        release binaries: $(BINARIES)'
+	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
-	@echo 'make clean        removes $(TARGET)'
+	@echo 'make screenshots  pictures of the page in all its states, into $(TARGET)/screenshots'
+	@echo 'make clean        removes $(TARGET), and what make web has fetched and built'
 
 needs:
 	@packaging/install-needs
 
-build: needs
+# Only what has changed: the page's files are older than its sources where there is something to do.
+web: needs
+	@$(MAKE) --no-print-directory $(PAGE)
+
+$(PACKAGES): web/package.json web/package-lock.json web/.npmrc
+	cd web && npm ci
+	@touch $@
+
+$(PAGE) &: $(PACKAGES) $(PAGE_OF)
+	cd web && npm run --silent build
+	@touch $(PAGE)
+
+build: web
 	$(CARGO) build --release --locked --workspace --bins
 
-run: needs
+run: web
 	@if ! test -e "src/bin/$(EXAMPLE).rs" -o -e "src/bin/$(EXAMPLE)/main.rs" -o "$(EXAMPLE)" = netsetup; then \
 		echo "make run: there is no tool '$(EXAMPLE)'; EXAMPLE is one of: $(BINARIES)" >&2; exit 2; fi
 	$(CARGO) build --release --locked --bin $(EXAMPLE)
@@ -50,23 +70,28 @@ check: lint test
 
 check-long: lint test-long
 
-lint: needs
+lint: web
 	@packaging/install-needs lint
+	cd web && npm run --silent check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 ifneq ($(BPF_C),)
 	clang-format --dry-run --Werror $(BPF_C)
 endif
 
-test: needs
+test: test-web
 	@packaging/install-needs test
 	@packaging/run-tests
 
-test-long: needs
+test-long: test-web
 	@packaging/install-needs test
 	@NETBPF_LONG=1 packaging/run-tests
 
-bench: needs
+# Those of the page's parts; what a browser makes of it is in tests/tunnel_monitor_page.rs.
+test-web: web
+	cd web && npm run --silent test
+
+bench: web
 	$(CARGO) bench --locked --workspace --bench '*' --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 
 # Copies only: a root that installs must not build.
@@ -79,10 +104,11 @@ install:
 
 clean:
 	$(CARGO) clean
+	rm -rf web/dist web/node_modules
 
 check-fresh:
 	@packaging/check-fresh
 
 # No part of `make check`: an emulated machine takes minutes, and fetches 100 MB of each kernel once.
-check-kernels: needs
+check-kernels: web
 	@packaging/check-kernels $(KERNELS)

@@ -1,5 +1,5 @@
 //! Compiles every BPF program, `src/bpf/X.bpf.c`, into a skeleton, `$OUT_DIR/X.skel.rs`: the contents
-//! of a module.
+//! of a module. Sees to it that tunnel_monitor's page is there, which is built by npm.
 //!
 //! `tests/bpf` holds programs that only tests and benchmarks load; they take the same way.
 
@@ -13,7 +13,21 @@ use libbpf_cargo::SkeletonBuilder;
 /// Where BPF programs stand; a change to any file there, headers too, builds them all again.
 const SOURCES: [&str; 2] = ["src/bpf", "tests/bpf"];
 
+/// The page, as `src/tunnel_monitor/web/assets.rs` takes it in.
+const PAGE: [&str; 3] = [
+    "web/dist/tunnel.html",
+    "web/dist/tunnel.js",
+    "web/dist/tunnel.css",
+];
+
 fn main() -> Result<()> {
+    if let Some(missing) = missing_page() {
+        // Not an error of this program: cargo would print it with all that surrounds it.
+        println!(
+            "cargo::error={missing} is not there: run `make web`, which builds tunnel_monitor's page"
+        );
+        return Ok(());
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is set by cargo")?);
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH")?;
     for folder in SOURCES {
@@ -32,6 +46,14 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The first of its files that is not there.
+fn missing_page() -> Option<&'static str> {
+    for file in PAGE {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    PAGE.into_iter().find(|file| !Path::new(file).is_file())
 }
 
 fn program_stem(source: &Path) -> Option<&str> {

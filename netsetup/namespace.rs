@@ -69,6 +69,25 @@ pub fn current() -> Result<Identity> {
     Ok(Identity { inode, cookie })
 }
 
+/// What the calling thread's network namespace is called; `None`: it has no name, as the machine's own.
+pub fn name_of_current() -> Result<Option<String>> {
+    let path = "/proc/thread-self/ns/net";
+    let own = fs::metadata(path).with_context(|| format!("look at {path}"))?;
+    let Ok(files) = fs::read_dir(DIRECTORY) else {
+        // Nobody has ever named one here.
+        return Ok(None);
+    };
+    let is_own = |file: &fs::DirEntry| {
+        // Of another file system where nothing is mounted on it; it may go at any time.
+        let found = fs::metadata(file.path());
+        found.is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()))
+    };
+    let files = files.flatten().filter(is_own);
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    // One that has several is called by the first, whatever the order of the folder.
+    Ok(names.min())
+}
+
 /// `SO_NETNS_COOKIE` (Linux 5.14): the number of the socket's network namespace.
 fn cookie(socket: &OwnedFd) -> nix::Result<u64> {
     let mut cookie = 0_u64;

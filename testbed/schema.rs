@@ -94,9 +94,28 @@ fn look(schema: &Value, root: &Value, value: &Value, path: &str, found: &mut Vec
                     }
                 }
             }
-            "items" => {
-                for (place, item) in elements(value).enumerate() {
+            "prefixItems" => {
+                let items = elements(value).zip(elements(rule)).enumerate();
+                for (place, (item, rule)) in items {
                     look(rule, root, item, &format!("{path}/{place}"), found);
+                }
+            }
+            // Of those behind the ones that have a rule of their own.
+            "items" => {
+                let first = elements(&schema["prefixItems"]).count();
+                for (place, item) in elements(value).enumerate().skip(first) {
+                    let path = format!("{path}/{place}");
+                    match rule {
+                        Value::Bool(false) => found.push(format!("{path} is one too many")),
+                        rule => look(rule, root, item, &path, found),
+                    }
+                }
+            }
+            "minItems" => {
+                let (least, count) = (rule.as_u64(), elements(value).count() as u64);
+                let least = least.unwrap_or_else(|| panic!("{path}: {rule} is no number"));
+                if count < least && value.is_array() {
+                    found.push(format!("{path}: {count} are too few"));
                 }
             }
             other => panic!("{path}: the keyword {other} is not known here"),
@@ -118,5 +137,39 @@ fn is_a(value: &Value, kind: &Value) -> bool {
         Some("integer") => value.is_u64(),
         Some("null") => value.is_null(),
         _ => panic!("the type {kind} is not known here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_of_different_members_are_looked_at_one_by_one() {
+        let row = json!({
+            "type": "array",
+            "prefixItems": [{ "type": "integer" }, { "enum": ["a", "b"] }],
+            "minItems": 2,
+            "items": false
+        });
+        for (value, misfit) in [
+            (json!([1, "a"]), None),
+            (json!([1, "c"]), Some("/1: \"c\" is not one of")),
+            (json!(["1", "a"]), Some("/0: \"1\" is no")),
+            (json!([1]), Some(": 1 are too few")),
+            (json!([1, "a", 2]), Some("/2 is one too many")),
+            (json!({}), Some(": {} is no")),
+        ] {
+            let found = misfits(&row, &value);
+            assert_eq!(found.len(), usize::from(misfit.is_some()), "{found:?}");
+            assert!(
+                found.iter().all(|it| it.starts_with(misfit.unwrap())),
+                "{found:?}"
+            );
+        }
+        let rest = json!({ "prefixItems": [{ "type": "integer" }], "items": { "type": "string" } });
+        assert_eq!(misfits(&rest, &json!([1, "a", "b"])), [""; 0]);
+        assert_eq!(misfits(&rest, &json!([1, 2])).len(), 1);
     }
 }

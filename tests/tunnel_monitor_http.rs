@@ -3,6 +3,8 @@
 
 #[path = "tunnel_monitor_http/client.rs"]
 mod client;
+#[path = "tunnel_monitor_http/document.rs"]
+mod document;
 #[path = "tunnel_monitor_http/table.rs"]
 mod table;
 
@@ -12,6 +14,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -51,7 +54,7 @@ impl Monitor {
     fn with(table: Table, options: Options) -> Monitor {
         let (feed, fed) = watch::channel(table.last());
         let listening = step("listen", http::bind(([127, 0, 0, 1], 0).into()));
-        let server = step("serve", listening.serve(web::router(fed), options));
+        let server = step("serve", listening.serve(web::router(fed, about()), options));
         Monitor {
             table,
             feed,
@@ -67,6 +70,17 @@ impl Monitor {
         let sample = self.table.sample(ends_window);
         self.feed.send_replace(Arc::clone(&sample));
         sample
+    }
+}
+
+/// What the page says of it.
+fn about() -> web::About {
+    web::About {
+        namespace: Some("lab".into()),
+        simulation: false,
+        ports: vec![4789, 8472],
+        interval: Duration::from_secs(5),
+        traffic: None,
     }
 }
 
@@ -534,7 +548,7 @@ fn who_missed_a_sample_gets_a_snapshot() {
     monitor.publish(true);
     // Asks, and does not read: a snapshot of 30,000 flows is larger than what the kernel holds.
     let (mut slow, mut reader) = (Events::open(monitor.address()), Reader::default());
-    let fast_reads = |monitor: &Monitor| get(monitor.address(), "/").status;
+    let fast_reads = |monitor: &Monitor| get(monitor.address(), "/plain").status;
     monitor.publish(false);
     assert_eq!(fast_reads(&monitor), 200);
     let sample = monitor.publish(false);
@@ -651,7 +665,7 @@ fn json_is_valid_while_samples_come_at_full_speed() {
 }
 
 #[test]
-fn the_page_is_text_and_needs_nothing() {
+fn the_plain_page_is_text_and_needs_nothing() {
     let _beside = THREADS.read();
     let mut table = Table::new(&["<script>alert(1)</script>", "a&b\"'"]);
     let quiet = Table::new(&["eth0"]);
@@ -662,14 +676,14 @@ fn the_page_is_text_and_needs_nothing() {
     let not_ip = flow(Encap::Vxlan, 7, ["10.0.0.1", "10.0.0.2"], None);
     table.count(50, &not_ip, counts(1, 9_999_999, 0, 0));
     let mut monitor = Monitor::of(table);
-    let before = get(monitor.address(), "/");
+    let before = get(monitor.address(), "/plain");
     assert!(
         before
             .text()
             .contains("The first interval has not ended yet")
     );
     monitor.publish(true);
-    let page = get(monitor.address(), "/");
+    let page = get(monitor.address(), "/plain");
     assert_eq!(
         page.header("content-type"),
         Some("text/html; charset=utf-8")
@@ -696,25 +710,94 @@ fn the_page_is_text_and_needs_nothing() {
         policy.starts_with("default-src 'none'; style-src 'self';"),
         "{policy}"
     );
-    let style = get(monitor.address(), "/tunnel.css");
+    let style = get(monitor.address(), "/plain.css");
     assert_eq!(
         style.header("content-type"),
         Some("text/css; charset=utf-8")
     );
-    assert!(text.contains("href=\"/tunnel.css\""));
+    assert!(text.contains("href=\"/plain.css\""));
 
-    let old = get(monitor.address(), "/demos/tunnel.html");
-    assert_eq!((old.status, old.header("location")), (307, Some("/")));
     let mut quiet = Monitor::of(quiet);
     quiet.publish(true);
-    assert!(get(quiet.address(), "/").text().contains("nothing passed"));
+    assert!(
+        get(quiet.address(), "/plain")
+            .text()
+            .contains("nothing passed")
+    );
+}
+
+#[test]
+fn the_page_is_what_was_built() {
+    let _beside = THREADS.read();
+    let monitor = Monitor::of(mixed());
+    let address = monitor.address();
+    for (path, file, kind) in [
+        ("/", "tunnel.html", "text/html; charset=utf-8"),
+        ("/tunnel.js", "tunnel.js", "text/javascript; charset=utf-8"),
+        ("/tunnel.css", "tunnel.css", "text/css; charset=utf-8"),
+    ] {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/dist");
+        let built = step(file, fs::read_to_string(built.join(file)));
+        let answer = get(address, path);
+        assert_eq!((answer.status, answer.text()), (200, &built[..]), "{path}");
+        assert_eq!(answer.header("content-type"), Some(kind));
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        let length = built.len().to_string();
+        assert_eq!(answer.header("content-length"), Some(&length[..]));
+        let tag = answer.header("etag").unwrap();
+        let known = get_with(address, path, &[("If-None-Match", tag)]);
+        assert_eq!((known.status, known.body.len()), (304, 0), "{path}");
+        let other = get_with(address, path, &[("If-None-Match", "\"other\"")]);
+        assert_eq!(other.status, 200);
+    }
+    let policy = get(address, "/");
+    let policy = policy.header("content-security-policy").unwrap();
+    let mut rules: Vec<&str> = policy.split("; ").collect();
+    rules.sort_unstable();
+    assert_eq!(
+        rules,
+        [
+            "base-uri 'none'",
+            "connect-src 'self'",
+            "default-src 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "img-src 'self' blob: data:",
+            "script-src 'self'",
+            "style-src 'self'",
+        ]
+    );
+    // Nothing of it is inline, or the policy would keep it from working.
+    let page = get(address, "/").text().to_owned();
+    assert!(
+        !page.contains("<style") && !page.contains(" style=") && !page.contains(" on"),
+        "{page}"
+    );
+    assert_eq!(
+        page.matches("<script").count(),
+        page.matches("src=\"/tunnel.js\"").count()
+    );
+    // Who runs no scripts is led to the page that needs none.
+    let (_, otherwise) = page.split_once("<noscript>").unwrap();
+    let (otherwise, _) = otherwise.split_once("</noscript>").unwrap();
+    assert!(otherwise.contains("href=\"/plain\""), "{otherwise}");
+
+    let old = get(address, "/demos/tunnel.html");
+    assert_eq!((old.status, old.header("location")), (307, Some("/")));
 }
 
 #[test]
 fn every_answer_keeps_browsers_in_bounds() {
     let _beside = THREADS.read();
     let monitor = Monitor::of(mixed());
-    for (path, status) in [("/", 200), ("/data/tunnel.json", 200), ("/nothing", 404)] {
+    for (path, status) in [
+        ("/", 200),
+        ("/plain", 200),
+        ("/tunnel.js", 200),
+        ("/data/tunnel.json", 200),
+        ("/data/page.json", 200),
+        ("/nothing", 404),
+    ] {
         let answer = get_with(
             monitor.address(),
             path,
@@ -885,7 +968,15 @@ fn heads_and_old_and_reused_connections_are_answered() {
     monitor.publish(true);
     let address = monitor.address();
     let localhost = [("Host", "localhost"), ("Connection", "close")];
-    for path in ["/", "/data/tunnel.json", "/events", "/nothing"] {
+    for path in [
+        "/",
+        "/plain",
+        "/tunnel.js",
+        "/data/tunnel.json",
+        "/data/page.json",
+        "/events",
+        "/nothing",
+    ] {
         let line = format!("HEAD {path} HTTP/1.1");
         let stream = connect(address);
         step("ask", (&stream).write_all(&request(&line, &localhost)));

@@ -479,7 +479,7 @@ fn clients_that_misbehave_change_no_figure() {
         };
         let stalled: Vec<TcpStream> = (0..200)
             .map(|number| {
-                let path = ["/data/tunnel.json", "/events", "/metrics", "/"][number % 4];
+                let path = ["/data/tunnel.json", "/events", "/metrics", "/plain"][number % 4];
                 let stream = connect();
                 let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 ask(&stream, &asked);

@@ -90,7 +90,8 @@ impl Recorder {
             ..http::Options::default()
         };
         if let Some(listening) = self.listening.take() {
-            let router = web::router(self.feed()).merge(self.metrics.router());
+            let about = web::About::of(arguments)?;
+            let router = web::router(self.feed(), about).merge(self.metrics.router());
             self.server = Some(listening.serve(router, options)?);
         }
         let sample = self.sampler.sample();

@@ -108,7 +108,7 @@ impl Span {
     }
 
     /// What had passed in a slot when it ended.
-    pub(super) fn at_end(&self, slot: usize) -> Counts {
+    fn at_end(&self, slot: usize) -> Counts {
         figure(&self.after, slot)
     }
 }
@@ -143,6 +143,11 @@ impl Sample {
             capacity,
             uncounted: Uncounted::default(),
         }
+    }
+
+    /// What passed for a flow after [`Sample::window`], up to this sample.
+    pub(super) fn since_window(&self, row: &Row<'_>) -> Counts {
+        row.total - self.window.at_end(row.slot)
     }
 
     /// All flows, by slot.

@@ -1,25 +1,31 @@
-//! What tunnel_monitor answers over HTTP: the original's two files, a stream of events, a plain page.
+//! What tunnel_monitor answers over HTTP: the original's two files, a stream of events, a page with what it
+//! draws, and a plain page beside it.
 //!
 //! Everything is made from samples that never change, in pieces, while its reader takes it: a million rows
 //! are never one buffer, and nobody holds up the next sample. See [`lending`] for how many a reader who
 //! takes his time can keep from being freed.
 
+mod about;
+mod assets;
+mod document;
 mod events;
 mod export;
 mod lending;
-mod page;
 mod pieces;
+mod plain;
+mod revalidation;
+mod selection;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::response::Redirect;
 use axum::routing::get;
 use tokio::sync::watch;
 
 use super::rows::Which;
 use super::sample::Sample;
+pub use about::About;
 use lending::{Lending, Loan};
 
 /// Where samples come from: the last one, and a sign when there is another.
@@ -32,6 +38,9 @@ struct Monitor {
     lending: Lending,
     /// Tells this run's samples from those of another, in whose place it may have come.
     run: u64,
+    /// When counting began.
+    started: SystemTime,
+    about: About,
 }
 
 impl Monitor {
@@ -42,12 +51,18 @@ impl Monitor {
 }
 
 /// All of it; other routers may be merged with it. The feed's other end belongs to whoever takes samples.
-pub fn router(feed: Feed) -> Router {
+pub fn router(feed: Feed, about: About) -> Router {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let started = {
+        let sample = feed.borrow();
+        sample.time - sample.elapsed
+    };
     let monitor = Arc::new(Monitor {
         feed,
         lending: Lending::default(),
         run: since_1970.map_or(0, |time| time.as_micros() as u64),
+        started,
+        about,
     });
     let export = |which| {
         let monitor = Arc::clone(&monitor);
@@ -56,10 +71,10 @@ pub fn router(feed: Feed) -> Router {
     Router::new()
         .route("/data/tunnel.json", export(Which::Totals))
         .route("/data/tunnel-delta.json", export(Which::Window))
+        .route("/data/page.json", get(document::answer))
         .route("/events", get(events::answer))
-        .route("/", get(page::answer))
-        .route("/tunnel.css", get(page::style))
-        // Where the original has its page.
-        .route("/demos/tunnel.html", get(async || Redirect::temporary("/")))
+        .route("/plain", get(plain::answer))
+        .route("/plain.css", get(plain::style))
         .with_state(monitor)
+        .merge(assets::router())
 }

@@ -289,7 +289,7 @@ fn put_row(out: &mut Vec<u8>, row: Row<'_>, snapshot: Option<&Sample>) {
         named(out, ",\"second\":{", row.second);
     }
     if let Some(sample) = snapshot {
-        let since = row.total - sample.window.at_end(row.slot);
+        let since = sample.since_window(&row);
         if !row.window.is_zero() {
             named(out, ",\"window\":{", row.window);
         }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::selection::{MOST_ROWS, Selection};
 use crate::tunnel_monitor::sample::{Row, Sample};
 
 /// So many samples may be lent at a time, however large they are. Event streams take two, the last and the
@@ -14,7 +15,7 @@ use crate::tunnel_monitor::sample::{Row, Sample};
 const FEW: usize = 4;
 /// More of them may be lent while all together have no more slots than this, which is half a megabyte.
 const SLOTS: usize = 8 * 1024;
-/// Flows on the page.
+/// Flows on the plain page.
 const BUSIEST: usize = 16;
 
 /// What is lent.
@@ -40,6 +41,7 @@ pub(super) struct Moment {
     flows: OnceLock<usize>,
     changes: OnceLock<Changes>,
     busiest: OnceLock<Vec<usize>>,
+    selection: OnceLock<Selection>,
 }
 
 /// What is different from the sample before, by slot.
@@ -121,6 +123,7 @@ impl Moment {
             flows: OnceLock::new(),
             changes: OnceLock::new(),
             busiest: OnceLock::new(),
+            selection: OnceLock::new(),
         }
     }
 
@@ -138,6 +141,12 @@ impl Moment {
     /// What is different, if somebody has found out.
     pub(super) fn changes(&self) -> Option<&Changes> {
         self.changes.get()
+    }
+
+    /// What the page is told of.
+    pub(super) fn selection(&self) -> &Selection {
+        self.selection
+            .get_or_init(|| Selection::of(&self.sample, MOST_ROWS))
     }
 
     /// The flows with the most bytes in the window, the busiest first.

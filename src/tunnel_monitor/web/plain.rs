@@ -1,4 +1,4 @@
-//! A page to look at without anything else: what passed in the last window, the busiest flows first.
+//! A page for browsers that run no scripts: what passed in the last window, the busiest flows first.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl fmt::Display for Page<'_> {
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
             "<meta name=\"viewport\" content=\"width=device-width\">\n",
             "<meta http-equiv=\"refresh\" content=\"5\">\n<title>Tunnel Flows</title>\n",
-            "<link rel=\"stylesheet\" href=\"/tunnel.css\">\n</head>\n<body>\n<h1>Tunnel Flows</h1>\n",
+            "<link rel=\"stylesheet\" href=\"/plain.css\">\n</head>\n<body>\n<h1>Tunnel Flows</h1>\n",
         ))?;
         let names = sample.interfaces.join(", ");
         let flows = grouped(moment.flows() as u64);
