@@ -45,17 +45,20 @@ help:
 needs:
 	@packaging/install-needs
 
-# Only what has changed: the page's files are older than its sources where there is something to do.
+# Says nothing where nothing has changed. A make of its own, since npm may have to be installed first.
 web: needs
-	@$(MAKE) --no-print-directory $(PAGE)
+	@$(MAKE) --silent --no-print-directory $(PAGE)
 
+# Exactly what the lock names; no package runs anything of its own when it is installed.
 $(PACKAGES): web/package.json web/package-lock.json web/.npmrc
-	cd web && npm ci
-	@touch $@
+	echo 'make web: fetching the packages of web/package-lock.json' >&2
+	cd web && npm ci --ignore-scripts
+	touch $@
 
 $(PAGE) &: $(PACKAGES) $(PAGE_OF)
+	echo 'make web: building the page' >&2
 	cd web && npm run --silent build
-	@touch $(PAGE)
+	touch $(PAGE)
 
 build: web
 	$(CARGO) build --release --locked --workspace --bins
