@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { browse, until } from "./harness.mjs";
+import { browse, untilRow } from "./harness.mjs";
 
 const MOST_BYTES = 20_000;
 const FILES = { "/": "tunnel.html", "/tunnel.js": "tunnel.js", "/tunnel.css": "tunnel.css" };
@@ -26,8 +26,8 @@ function buildElsewhere() {
 }
 
 await browse(async ({ open, url }) => {
-  const page = await open();
-  await until("the page shows a flow", () => page.getByText("10.77.0.1", { exact: true }).first().isVisible());
+  const page = await open("/#host=192.0.2.9");
+  await untilRow(page, "10.77.0.1");
   const loaded = await page.evaluate(() => performance.getEntriesByType("resource").map((entry) => new URL(entry.name).pathname));
   const known = new Set([...Object.keys(FILES), "/data/page.json"]);
   assert.deepEqual(loaded.filter((path) => !known.has(path)), []);

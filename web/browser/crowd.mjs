@@ -4,7 +4,7 @@
 // comes, and every packet of it.
 
 import { strict as assert } from "node:assert";
-import { ask, browse, until } from "./harness.mjs";
+import { ask, browse, sampleOf, until, untilRow } from "./harness.mjs";
 
 const TABS = 10;
 const ROUNDS = 5;
@@ -13,7 +13,7 @@ const FRAMES = 10;
 const BYTES = 148;
 
 await browse(async ({ open }) => {
-  const first = await open();
+  const first = await open("/#host=192.0.2.9&period=total");
   const tabs = [first];
   while (tabs.length < TABS) {
     // Of the same browser: it makes six connections to one server, for all tabs.
@@ -21,19 +21,15 @@ await browse(async ({ open }) => {
     await tab.goto(first.url());
     tabs.push(tab);
   }
-  const sample = async () => first.evaluate(async () => (await fetch("/data/page.json", { cache: "no-store" })).json());
   await ask("ten tabs are open");
-  const began = await sample();
+  const began = await sampleOf(first);
   for (let round = 1; round <= ROUNDS; round += 1) {
     await ask(`round ${round}`);
-    const client = `10.77.0.${round}`;
-    for (const [number, tab] of tabs.entries()) {
-      await until(`${client} in tab ${number}`, () => tab.getByText(client, { exact: true }).first().isVisible());
-    }
+    for (const tab of tabs) await untilRow(tab, `10.77.0.${round}`);
   }
   const packets = (FRAMES * ROUNDS * (ROUNDS + 1)) / 2;
   const ended = await until("every packet", async () => {
-    const now = await sample();
+    const now = await sampleOf(first);
     return now.totals.rx_pkts === packets && now;
   });
   assert.equal(ended.totals.rx_bytes, packets * BYTES);

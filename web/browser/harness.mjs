@@ -56,6 +56,43 @@ export async function until(what, look) {
   }
 }
 
+/** The rows of the table of pairs, a list of the cells' text each. */
+export function rows(page) {
+  return page.evaluate(() =>
+    [...document.querySelectorAll("#pairs tbody tr[data-pair]")].map((row) => [...row.cells].map((cell) => cell.textContent)),
+  );
+}
+
+/** Waits until a row of the table has these words, each as a whole cell. */
+export async function untilRow(page, ...cells) {
+  return await until(`a row with ${cells.join(", ")}`, async () =>
+    (await rows(page)).find((row) => cells.every((cell) => row.includes(cell))),
+  );
+}
+
+/** The text of an element, without what is around it. */
+export async function textOf(page, selector) {
+  return (await page.locator(selector).first().textContent())?.trim() ?? "";
+}
+
+/** The figures below the picture: of all, drawn, in "other", filtered out, in no flow. */
+export function sums(page) {
+  return page.evaluate(() => {
+    const value = (name) => Number(document.getElementById(`sum-${name}`).value);
+    return { all: value("all"), drawn: value("drawn"), other: value("other"), hidden: value("hidden"), unlisted: value("unlisted") };
+  });
+}
+
+/** Lets a radio or a check box be chosen as a user does, by its label. */
+export async function choose(page, selector) {
+  await page.locator(selector).locator("xpath=ancestor::label").click();
+}
+
+/** The document that the page draws. */
+export function sampleOf(page) {
+  return page.evaluate(async () => (await fetch("/data/page.json", { cache: "no-store" })).json());
+}
+
 /** What a browser complained of. Some is expected where a test breaks things. */
 class Complaints {
   #found = [];

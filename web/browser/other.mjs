@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// Point 11: sixteen hosts of 200 and "other"; nothing is lost; networks in their place; a table of all.
+
+import { strict as assert } from "node:assert";
+import { browse, choose, rows, sampleOf, sums, textOf, until } from "./harness.mjs";
+
+await browse(async ({ open }) => {
+  const page = await open("/#period=total&unit=packets");
+  await until("arcs", async () => (await page.locator("#chord .end").count()) === 17);
+  assert.equal(await page.locator("#chord .end.other").count(), 1);
+
+  // While samples come: what is drawn and what is not is all there is.
+  for (let time = 0; time < 20; time += 1) {
+    const { all, drawn, other, hidden, unlisted } = await sums(page);
+    assert(drawn > 0 && other > 0);
+    assert.equal(drawn + other + hidden + unlisted, all);
+    await page.waitForTimeout(100);
+  }
+  await page.locator("#stop").click();
+  const sample = await sampleOf(page);
+  assert.match(await textOf(page, "#listed"), /^200 pairs/);
+
+  // The table has every pair, as far as one scrolls.
+  const seen = new Set();
+  await until("all of them", async () => {
+    for (const row of await rows(page)) seen.add(row[1]);
+    await page.locator("#scroller").evaluate((list) => list.scrollBy(0, list.clientHeight / 2));
+    return seen.size === 200;
+  });
+  for (const row of sample.rows) assert(seen.has(row[3]), row[3]);
+  await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
+
+  // Sorted by any of its columns, both ways.
+  const number = (text) => {
+    const [, digits, prefix] = /^([\d.]+) ([kMGT]?)/.exec(text);
+    return Number(digits) * { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12 }[prefix];
+  };
+  const address = (text) => text.split(".").reduce((sum, part) => 256 * sum + Number(part), 0);
+  for (const [column, index, value] of [["b", 1, address], ["sent", 2, number], ["received", 3, number], ["both", 4, number]]) {
+    for (const click of [1, 2]) {
+      await page.locator(`#pairs th button[data-column=${column}]`).click();
+      const head = page.locator("#pairs th", { has: page.locator(`button[data-column=${column}]`) });
+      const order = await head.getAttribute("aria-sort");
+      assert(["ascending", "descending"].includes(order), `${column}, click ${click}: ${order}`);
+      await page.mouse.move(2, 2);
+      const values = (await rows(page)).slice(0, 20).map((row) => value(row[index]));
+      const sorted = [...values].sort((a, b) => (order === "ascending" ? a - b : b - a));
+      assert.deepEqual(values, sorted, `${column}, ${order}`);
+    }
+  }
+
+  // Networks of 256 addresses in place of hosts.
+  await choose(page, "input[name=grouped]");
+  await until("three networks", async () => (await page.locator("#chord .end").count()) === 3);
+  const names = (await page.locator("#chord .end text").allTextContents()).sort();
+  assert.deepEqual(names, ["172.16.0.0/24", "172.16.1.0/24", "172.16.2.0/24"]);
+  const { all, drawn } = await sums(page);
+  assert.equal(drawn, all);
+});
