@@ -97,6 +97,12 @@ test-web: web
 bench: web
 	$(CARGO) bench --locked --workspace --bench '*' --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 
+screenshots: web
+	@packaging/install-needs test
+	@SCREENSHOTS="$(TARGET)/screenshots" packaging/run-tests --test tunnel_monitor_page \
+		-- --ignored --exact screenshots
+	@ls "$(TARGET)"/screenshots/*.png
+
 # Copies only: a root that installs must not build.
 install:
 	@for binary in $(BINARIES); do \

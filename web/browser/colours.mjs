@@ -6,6 +6,9 @@
 import { strict as assert } from "node:assert";
 import { browse, until, untilRow } from "./harness.mjs";
 
+/** So much two neighbours differ at least. */
+const APART = 10;
+
 /** Relative luminance (WCAG 2.2), of sRGB from 0 to 255. */
 function luminance([r, g, b]) {
   const [x, y, z] = [r, g, b].map((part) => {
@@ -64,8 +67,9 @@ function seen(page) {
   });
 }
 
-/** Vienot, Brettel and Mollon 1999: what a dichromat sees of a linear RGB colour. */
-const DICHROMATS = {
+/** What of a linear RGB colour is seen by all, and by dichromats (Vienot, Brettel and Mollon 1999). */
+const SEEING = {
+  all: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
   protan: [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
   deutan: [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
 };
@@ -75,8 +79,24 @@ function asSeenBy(matrix, colour) {
   return matrix.map((row) => 255 * Math.max(0, row.reduce((sum, factor, index) => sum + factor * linear[index], 0)) ** (1 / 2.2));
 }
 
+/** CIE 1976 L*a*b*, of sRGB under D65. */
+function lab(colour) {
+  const [r, g, b] = colour.map((part) => {
+    const value = part / 255;
+    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  });
+  const [x, y, z] = [
+    (0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.9505,
+    0.2126 * r + 0.7152 * g + 0.0722 * b,
+    (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.089,
+  ].map((value) => (value > 0.008856 ? Math.cbrt(value) : 7.787 * value + 16 / 116));
+  return [116 * y - 16, 500 * (x - y), 200 * (y - z)];
+}
+
+/** How different two colours look: from 2 or 3 on side by side, from 10 on at a glance. */
 function distance(one, other) {
-  return Math.hypot(...one.map((part, index) => part - other[index]));
+  const [first, second] = [lab(one), lab(other)];
+  return Math.hypot(...first.map((part, index) => part - second[index]));
 }
 
 await browse(async ({ open }) => {
@@ -99,16 +119,13 @@ await browse(async ({ open }) => {
       // Never colour alone: each has its name beside it.
       assert.match(name, /^(\d+\.\d+\.\d+\.\d+|other \(\d+\))$/);
     }
-    const fills = [...new Set(arcs.map(({ fill }) => fill.map(Math.round).join()))].map((fill) => fill.split(",").map(Number));
-    assert(fills.length >= 8, `${fills.length} colours`);
-    for (const [kind, matrix] of Object.entries(DICHROMATS)) {
-      const their = fills.map((fill) => asSeenBy(matrix, fill));
-      for (const [index, one] of their.entries()) {
-        for (const [other, another] of their.entries()) {
-          if (other <= index) continue;
-          const apart = distance(one, another);
-          assert(apart >= 15, `${colorScheme}, ${kind}: ${fills[index]} and ${fills[other]} are ${apart.toFixed(0)} apart`);
-        }
+    // There are fewer colours than arcs; those side by side look different to everybody.
+    const fills = arcs.map(({ fill }) => fill.map(Math.round));
+    for (const [kind, matrix] of Object.entries(SEEING)) {
+      for (const [index, one] of fills.entries()) {
+        const next = fills[(index + 1) % fills.length];
+        const apart = distance(asSeenBy(matrix, one), asSeenBy(matrix, next));
+        assert(apart >= APART, `${colorScheme}, ${kind}: ${one} beside ${next} is ${apart.toFixed(0)} apart`);
       }
     }
     await page.context().close();

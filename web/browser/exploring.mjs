@@ -4,7 +4,7 @@
 // once, each with a check box, a way back; stop and start; shares in the tooltip; fading; motion.
 
 import { strict as assert } from "node:assert";
-import { browse, choose, rows, sampleOf, sums, textOf, until, untilRow } from "./harness.mjs";
+import { browse, choose, rows, sampleOf, sums, textOf, tooltip, until, untilRow } from "./harness.mjs";
 
 /** Milliseconds in which a page that asks each second has asked again. */
 const A_WHILE = 2500;
@@ -65,8 +65,7 @@ await browse(async ({ open }) => {
     });
   const point = await until("a place on the ribbon", pointAtRibbon);
   await page.mouse.move(point.x, point.y);
-  await page.locator("#tooltip").waitFor({ state: "visible" });
-  const lines = (await page.locator("#tooltip p").allTextContents()).sort();
+  const lines = (await tooltip(page)).sort();
   assert.equal(lines.length, 2, lines.join("; "));
   for (const line of lines) {
     assert.match(line, /^172\.16\.1\.10\d received .+ from 172\.16\.1\.10\d: (<1|>99|\d+) % of what it received, (<1|>99|\d+) % of all$/);

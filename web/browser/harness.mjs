@@ -45,13 +45,13 @@ export async function ask(line) {
   return await told();
 }
 
-/** Waits until `look` finds something, or says no longer no, and returns that. */
+/** Waits until `look` finds something, and returns that. `what` may be made when it is too late. */
 export async function until(what, look) {
   const deadline = Date.now() + WITHIN;
   for (;;) {
     const found = await look();
     if (found) return found;
-    assert(Date.now() < deadline, `never: ${what}`);
+    assert(Date.now() < deadline, `never: ${typeof what === "function" ? what() : what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -65,9 +65,18 @@ export function rows(page) {
 
 /** Waits until a row of the table has these words, each as a whole cell. */
 export async function untilRow(page, ...cells) {
-  return await until(`a row with ${cells.join(", ")}`, async () =>
-    (await rows(page)).find((row) => cells.every((cell) => row.includes(cell))),
-  );
+  let last = [];
+  const look = async () => {
+    last = await rows(page);
+    return last.find((row) => cells.every((cell) => row.includes(cell)));
+  };
+  return await until(() => `a row with ${cells.join(", ")} among ${JSON.stringify(last.slice(0, 20))}`, look);
+}
+
+/** What stands beside the pointer, by lines. */
+export async function tooltip(page) {
+  await page.locator("#tooltip").waitFor({ state: "visible" });
+  return (await page.locator("#tooltip").textContent()).split("\n");
 }
 
 /** The text of an element, without what is around it. */

@@ -23,11 +23,18 @@ await browse(async ({ open }) => {
 
   // The table has every pair, as far as one scrolls.
   const seen = new Set();
-  await until("all of them", async () => {
-    for (const row of await rows(page)) seen.add(row[1]);
-    await page.locator("#scroller").evaluate((list) => list.scrollBy(0, list.clientHeight / 2));
-    return seen.size === 200;
-  });
+  await until(
+    () => `all of them: ${seen.size}`,
+    async () => {
+      for (const row of await rows(page)) seen.add(row[1]);
+      // Rows come with the next frame.
+      await page.locator("#scroller").evaluate((list) => {
+        list.scrollBy(0, list.clientHeight / 2);
+        return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      });
+      return seen.size === 200;
+    },
+  );
   for (const row of sample.rows) assert(seen.has(row[3]), row[3]);
   await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
 

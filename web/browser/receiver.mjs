@@ -3,7 +3,7 @@
 // Point 3: who received is who received, whether the monitored host has the lower or the higher address.
 
 import { strict as assert } from "node:assert";
-import { browse, until, untilRow } from "./harness.mjs";
+import { browse, tooltip, until, untilRow } from "./harness.mjs";
 
 await browse(async ({ open }) => {
   const page = await open("/#period=total");
@@ -18,8 +18,10 @@ await browse(async ({ open }) => {
     assert.match(fromHere, /^0 /, row.join(" | "));
     assert.doesNotMatch(fromThere, /^0 /, row.join(" | "));
     await page.locator("#pairs tbody tr", { hasText: here }).hover();
-    await until("the tooltip", async () => (await page.locator("#tooltip").innerText()).includes(here));
-    const [first] = await page.locator("#tooltip p").allTextContents();
+    const [first] = await until("the tooltip", async () => {
+      const lines = await tooltip(page);
+      return lines[0].includes(here) && lines;
+    });
     assert(first.startsWith(`${here} received `) && first.includes(` from ${there}:`), first);
     assert.match(first, /100 % of what it received, 50 % of all/);
     await page.mouse.move(2, 2);
