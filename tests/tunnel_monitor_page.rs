@@ -215,8 +215,9 @@ fn figures_are_of_the_time_and_in_the_unit_that_is_said() {
     let name = "figures_are_of_the_time_and_in_the_unit_that_is_said";
     run_on_an_interface(name, "up0", |sandbox| {
         let process = monitor(sandbox, "--iface up0");
-        comes_in(&of_client(7, 1), 1000);
-        Browser::start(sandbox, "periods", &[URL]).passes();
+        let mut browser = Browser::start(sandbox, "periods", &[URL]);
+        browser.when("now", || comes_in(&of_client(7, 1), 1000));
+        browser.passes();
         ends_well(process);
     });
 }

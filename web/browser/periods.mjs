@@ -3,7 +3,7 @@
 // Point 6: the last interval or all, with the time that it is of, as bits, bytes or packets.
 
 import { strict as assert } from "node:assert";
-import { browse, choose, sampleOf, textOf, until, untilRow } from "./harness.mjs";
+import { ask, browse, choose, sampleOf, textOf, until, untilRow } from "./harness.mjs";
 
 const PACKETS = 1000;
 const BYTES = 148_000;
@@ -21,6 +21,7 @@ function written(value, unit) {
 
 await browse(async ({ open }) => {
   const page = await open("/#period=total&unit=bytes");
+  await ask("now");
   const both = async () => (await untilRow(page, "192.0.2.9")).at(-2);
   assert.equal(await both(), written(BYTES, "B"));
   const unit = (name) => page.locator("select[name=unit]").selectOption(name);
@@ -29,7 +30,6 @@ await browse(async ({ open }) => {
 
   // All of it came in one interval; its length is known to the sample only.
   await choose(page, "input[name=period][value=interval]");
-  await page.locator("#stop").waitFor();
   const sample = await until("the interval has ended, and had it", async () => {
     const now = await sampleOf(page);
     return now.rows.some((row) => row[8] === PACKETS) && now;
