@@ -214,7 +214,7 @@ fn what_is_chosen_stays_chosen_when_it_goes_quiet() {
 fn figures_are_of_the_time_and_in_the_unit_that_is_said() {
     let name = "figures_are_of_the_time_and_in_the_unit_that_is_said";
     run_on_an_interface(name, "up0", |sandbox| {
-        let process = monitor(sandbox, "--iface up0");
+        let process = monitor(sandbox, "--iface up0 --interval 10s");
         let mut browser = Browser::start(sandbox, "periods", &[URL]);
         browser.when("now", || comes_in(&of_client(7, 1), 1000));
         browser.passes();
