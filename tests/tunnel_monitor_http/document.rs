@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use netbpf::tunnel_monitor::{Counts, Row, Sample};
 use serde_json::{Value, json};
 use testbed::schema::Schema;
+use testbed::step;
 
 use crate::client::{get, get_with};
 use crate::table::{Table, counts, usual};
@@ -26,16 +27,16 @@ fn document(monitor: &Monitor) -> Value {
     let misfits = Schema::read(path).misfits(&document);
     assert!(misfits.is_empty(), "{misfits:#?} in {document}");
 
-    let schema = std::fs::read_to_string(path).unwrap();
-    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let schema = step(path, std::fs::read_to_string(path));
+    let schema: Value = step(path, serde_json::from_str(&schema));
     let row = &schema["properties"]["rows"]["items"];
     assert_eq!(row["minItems"], json!(list(&row["prefixItems"]).len()));
     let columns = list(&document["columns"]);
     assert_eq!(columns.len(), list(&row["prefixItems"]).len());
     for (column, rule) in columns.iter().zip(list(&row["prefixItems"])) {
-        let (column, description) = (column.as_str().unwrap(), &rule["description"]);
-        let named = description.as_str().unwrap().split([':', ',', ' ']).next();
-        assert_eq!(named, Some(column));
+        let description = rule["description"].as_str();
+        let named = description.and_then(|text| text.split([':', ',', ' ']).next());
+        assert_eq!(named, column.as_str());
     }
     document
 }
@@ -45,7 +46,8 @@ fn figures(document: &Value, row: &Value, word: &str) -> Value {
     let columns = list(&document["columns"]);
     let value = |name: &str| {
         let name = json!(format!("{word}_{name}"));
-        row[columns.iter().position(|it| *it == name).unwrap()].clone()
+        let place = columns.iter().position(|it| *it == name);
+        row[step(&name, place.ok_or("no such column"))].clone()
     };
     json!(
         FIGURES
