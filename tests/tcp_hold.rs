@@ -316,6 +316,97 @@ fn a_fin_waits_for_what_is_before_it() {
     });
 }
 
+/// When both have sent their FIN the kernel gives up the socket, and goes on to acknowledge for a minute.
+#[test]
+fn who_leaves_first_holds_back_still() {
+    run("who_leaves_first_holds_back_still", |bench| {
+        let (held, peer, with_fin) = half_closed(bench, 2000);
+        assert_stays(&peer, with_fin);
+        confirm(&held, 1500);
+        // There is nothing to force an acknowledgement with; the peer asks for it.
+        let rest = with_fin - 1500;
+        until("1,500 are acknowledged", || unacknowledged(&peer) == rest);
+        assert_stays(&peer, rest);
+        assert_eq!(step("ask", held.promised()), 1500);
+        confirm(&held, 500);
+        until("the rest, and the FIN", || unacknowledged(&peer) == 0);
+    });
+}
+
+#[test]
+fn who_leaves_first_and_dies_holds_back_still() {
+    run("who_leaves_first_and_dies_holds_back_still", |bench| {
+        let (held, peer, with_fin) = half_closed(bench, 2000);
+        confirm(&held, 700);
+        drop(held);
+        // Its account may be another connection's.
+        let (next, next_peer) = bench.accepted();
+        write(&next_peer, 5000);
+        read(&next, 5000);
+        confirm(&next, 5000);
+        until("the next one's are", || unacknowledged(&next_peer) == 0);
+        let left = unacknowledged(&peer);
+        assert!((with_fin - 700..=with_fin).contains(&left), "{left}");
+        assert_stays(&peer, left);
+    });
+}
+
+#[test]
+fn who_leaves_first_is_released_too() {
+    run("who_leaves_first_is_released_too", |bench| {
+        let (held, peer, with_fin) = half_closed(bench, 2000);
+        assert_stays(&peer, with_fin);
+        step("release", held.release());
+        until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+    });
+}
+
+/// A held connection that has ended in both directions, from here first, with so many unconfirmed bytes; how
+/// much the peer waits for.
+fn half_closed(bench: &Bench<'_>, bytes: usize) -> (Held<TcpStream>, TcpStream, i32) {
+    let (held, peer) = bench.accepted();
+    write(&peer, bytes);
+    step("we are done", held.shutdown(Shutdown::Write));
+    let mut rest = Vec::new();
+    step("the peer reads to the end", (&peer).read_to_end(&mut rest));
+    read(&held, bytes);
+    step("the peer is done", peer.shutdown(Shutdown::Write));
+    let mut end = Vec::new();
+    step("read to the end", (&*held).read_to_end(&mut end));
+    assert!(end.is_empty());
+    // TIOCOUTQ counts the FIN.
+    let with_fin = unacknowledged(&peer);
+    let bytes = i32::try_from(bytes).unwrap();
+    assert!((bytes..=bytes + 1).contains(&with_fin), "{with_fin}");
+    (held, peer, with_fin)
+}
+
+/// What comes in a SYN would be acknowledged before there is a socket to hold.
+#[test]
+fn a_listener_with_fast_open_is_refused() {
+    run("a_listener_with_fast_open_is_refused", |bench| {
+        // In the peer's namespace, which goes with the key that the kernel makes for it.
+        let there = bench.there;
+        let listener = bench.peer.run(|| TcpListener::bind((there, 0)));
+        let listener = step("listen", listener);
+        let mut most = 5;
+        // SAFETY: TCP_FASTOPEN takes one int.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_FASTOPEN,
+                (&raw mut most).cast(),
+                size_of_val(&most) as libc::socklen_t,
+            )
+        };
+        step("set TCP_FASTOPEN", nix::errno::Errno::result(result));
+        let refused = bench.holder.hold_accepted(&listener);
+        let error = refused.map_err(|error| error.to_string()).unwrap_err();
+        assert!(error.contains("TCP Fast Open"), "{error}");
+    });
+}
+
 #[test]
 fn whoever_goes_with_unconfirmed_bytes_resets_the_connection() {
     let name = "whoever_goes_with_unconfirmed_bytes_resets_the_connection";

@@ -14,6 +14,8 @@
 #include "count.h"
 #include "parse.h"
 
+#define SOCK_STREAM 1 /* linux/net.h, where the kernel keeps it to itself */
+
 /* The socket is held, and has no account yet: nothing is confirmed. A listener's sockets begin so. */
 #define NO_SLOT 0xffffffffU
 
@@ -50,6 +52,35 @@ struct {
 	__type(value, struct account);
 } accounts SEC(".maps");
 
+/* A connection by its ends, as they are in what leaves. */
+struct ends {
+	struct in6_addr here, there; /* IPv4: the first word */
+	__be16 here_port, there_port;
+};
+
+/* A held connection that has sent its FIN. When the peer's comes, the kernel keeps no more of the socket than
+ * it needs to acknowledge all that had come (TIME-WAIT), whether anybody has read it or not; the socket's
+ * storage is gone then, and this is what is left. */
+struct leaver {
+	__u64 generation;
+	__u64 promised;
+	__u64 seen; /* CLOCK_MONOTONIC_COARSE, ns: when it sent something last */
+	__u32 slot;
+	__u32 start; /* sequence number of the peer's first byte */
+	__u32 end;   /* ours behind the FIN: no other connection between these ends sends with it */
+	__u32 pad;
+};
+
+/* Whoever is not in it is not held any more, so it must not forget by itself (no LRU): who does not get in
+ * does not get his FIN out. User space removes what is of no use any more. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* user space sets it */
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ends);
+	__type(value, struct leaver);
+} leavers SEC(".maps");
+
 struct events {
 	__u64 lowered;    /* acknowledgements */
 	__u64 probes;     /* that left as plain acknowledgements */
@@ -63,6 +94,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct events);
 } events SEC(".maps");
+
+/* We have sent our FIN, or are about to; the peer's may come any time, or has come as well. */
+static __always_inline bool is_leaving(const struct bpf_sock *sk)
+{
+	return sk->state == BPF_TCP_FIN_WAIT1 || sk->state == BPF_TCP_FIN_WAIT2 ||
+	       sk->state == BPF_TCP_CLOSING;
+}
 
 /* The peer has sent its FIN, and all before it has come. */
 static __always_inline bool has_fin(const struct bpf_sock *sk)
@@ -81,31 +119,63 @@ static __always_inline long put(struct __sk_buff *skb, __u32 header, __u32 field
 	return error ?: bpf_skb_store_bytes(skb, header + field, &to, sizeof(to), 0);
 }
 
-/* How far may be acknowledged what the kernel itself acknowledges up to `own`: confirmed, but never less than
- * the peer was told before, and the FIN only with the last byte in front of it. */
-static __always_inline __u64 allowed(const struct hold *hold, const struct account *account,
-				     __u64 own, __u64 received, bool is_fin_received)
+/* Acknowledges so many bytes more, or less. */
+static __always_inline long move_ack(struct __sk_buff *skb, __u32 header, __u32 ack, __u32 bytes)
 {
-	__u64 confirmed = hold->promised;
+	if (!bytes)
+		return 0;
+	COUNT(lowered);
+	return put(skb, header, offsetof(struct tcphdr, ack_seq), bpf_htonl(ack),
+		   bpf_htonl(ack + bytes));
+}
 
-	if (account)
-		confirmed = *(volatile __u64 *)&account->confirmed;
-	if (is_fin_received && confirmed + 1 >= received)
-		confirmed = received;
+static __always_inline struct account *account_of(__u32 slot, __u64 generation)
+{
+	struct account *account = bpf_map_lookup_elem(&accounts, &slot);
+
+	return account && account->generation == generation ? account : NULL;
+}
+
+/* How far may be acknowledged what the kernel itself acknowledges up to `own`: confirmed, but never less than
+ * the peer was told before, and the FIN only with the last byte in front of it. `own_end` is where the FIN
+ * ends that has come; 0: none has. */
+static __always_inline __u64 allowed(const struct account *account, __u64 promised, __u64 own,
+				     __u64 own_end)
+{
+	__u64 confirmed = account ? *(volatile __u64 *)&account->confirmed : promised;
+
+	if (own_end && confirmed + 1 >= own_end)
+		confirmed = own_end;
 	if (own > confirmed)
 		own = confirmed;
-	return own > hold->promised ? own : hold->promised;
+	return own > promised ? own : promised;
+}
+
+static __always_inline struct ends ends_of(const struct packet *packet, const struct tcphdr *th)
+{
+	struct ends ends = { .here_port = th->source, .there_port = th->dest };
+
+	if (packet->ip_version == 6) {
+		ends.here = packet->source;
+		ends.there = packet->destination;
+	} else {
+		ends.here.in6_u.u6_addr32[0] = packet->source.in6_u.u6_addr32[0];
+		ends.there.in6_u.u6_addr32[0] = packet->destination.in6_u.u6_addr32[0];
+	}
+	return ends;
 }
 
 static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, struct bpf_sock *sk,
 				   struct hold *hold)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
-	__u32 slot = hold->slot, header, ack, seq, payload;
+	__u32 header, ack, seq, payload;
+	struct leaver leaver = {};
 	struct account *account;
 	struct packet packet;
 	struct cursor cur;
 	struct tcphdr *th;
+	struct ends ends;
 	__u64 own, place;
 	bool is_probe;
 	int next;
@@ -125,20 +195,25 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 	ack = bpf_ntohl(th->ack_seq);
 	seq = bpf_ntohl(th->seq);
 	payload = skb->len - header - th->doff * 4;
+	ends = ends_of(&packet, th);
+	leaver.end = th->fin ? seq + payload + 1 : tcp->snd_nxt;
 
-	account = bpf_map_lookup_elem(&accounts, &slot);
-	if (account && account->generation != hold->generation)
-		account = NULL;
+	account = account_of(hold->slot, hold->generation);
 	own = tcp->bytes_received - (__u32)(tcp->rcv_nxt - ack);
-	place = allowed(hold, account, own, tcp->bytes_received, has_fin(sk));
+	place = allowed(account, hold->promised, own, has_fin(sk) ? tcp->bytes_received : 0);
 	is_probe = account && account->is_probe_wanted && !payload && seq == tcp->snd_una - 1;
 
-	if (place != own) {
-		if (put(skb, header, offsetof(struct tcphdr, ack_seq), bpf_htonl(ack),
-			bpf_htonl(ack + (__u32)(place - own))))
+	if (is_leaving(sk)) {
+		leaver.generation = hold->generation;
+		leaver.promised = place;
+		leaver.seen = bpf_ktime_get_coarse_ns();
+		leaver.slot = hold->slot;
+		leaver.start = tcp->rcv_nxt - (__u32)tcp->bytes_received;
+		if (bpf_map_update_elem(&leavers, &ends, &leaver, BPF_ANY))
 			goto failed;
-		COUNT(lowered);
 	}
+	if (move_ack(skb, header, ack, place - own))
+		goto failed;
 	/* The peer takes nothing from what is older than the sequence number that it waits for (RFC 9293,
 	 * 3.10.7.4): a window probe that we asked for has to leave as a plain acknowledgement. Others stay as
 	 * they are, because they want an answer. */
@@ -162,20 +237,63 @@ failed:
 	return DROP;
 }
 
+/* What the kernel sends without a socket, for connections whose sockets it has given up. */
+static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer link)
+{
+	struct account *account;
+	struct leaver *leaver;
+	struct packet packet;
+	struct cursor cur;
+	struct tcphdr *th;
+	struct ends ends;
+	__u64 own, place;
+	__u32 ack;
+	int next;
+
+	if (parse_packet(skb, link, &packet) || !packet.ip_version)
+		return PASS_ON;
+	cur = cursor_at_transport(skb, &packet, &next);
+	th = cur.pos;
+	if (next != IPPROTO_TCP || (void *)(th + 1) > cur.end || th->syn || th->rst || !th->ack)
+		return PASS_ON;
+	ack = bpf_ntohl(th->ack_seq);
+	ends = ends_of(&packet, th);
+	leaver = bpf_map_lookup_elem(&leavers, &ends);
+	if (!leaver || leaver->end != bpf_ntohl(th->seq))
+		return PASS_ON;
+
+	account = account_of(leaver->slot, leaver->generation);
+	/* It is less than 2 GiB from there, as windows are. */
+	own = leaver->promised + (__s32)(ack - leaver->start - (__u32)leaver->promised);
+	place = allowed(account, leaver->promised, own, own);
+	if (move_ack(skb, cur.offset, ack, place - own)) {
+		COUNT(failed);
+		return DROP;
+	}
+	leaver->promised = place;
+	leaver->seen = bpf_ktime_get_coarse_ns();
+	if (account)
+		*(volatile __u64 *)&account->promised = place;
+	return PASS_ON;
+}
+
 static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer link)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct hold *hold;
 
-	if (!sk)
-		return PASS_ON;
+	if (!sk) /* What passes through this host came in somewhere. */
+		return skb->ingress_ifindex ? PASS_ON : hold_leaver(skb, link);
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return PASS_ON;
+		return hold_leaver(skb, link);
 	hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
-	if (!hold)
-		return PASS_ON;
-	return hold_to(skb, link, sk, hold);
+	if (hold)
+		return hold_to(skb, link, sk, hold);
+	/* The kernel's own socket, by which it answers for connections that have none. */
+	if (sk->protocol == IPPROTO_TCP && sk->type != SOCK_STREAM)
+		return hold_leaver(skb, link);
+	return PASS_ON;
 }
 
 SEC("tc")

@@ -3,9 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::{Map, MapCore, MapFlags, MapHandle};
+use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 
 use super::skeleton::types;
@@ -35,6 +37,14 @@ const NO_SLOT: u32 = u32::MAX;
 
 // SAFETY: integers only, without padding.
 unsafe impl Plain for types::hold {}
+// SAFETY: integers only, without padding.
+unsafe impl Plain for types::leaver {}
+
+/// What has been silent for so long is not in TIME-WAIT any more, which lasts for 60 s since the peer's last
+/// segment.
+const GONE_AFTER: Duration = Duration::from_secs(120);
+/// So often at most those are looked for that have gone.
+const SWEPT_EVERY: Duration = Duration::from_secs(10);
 
 /// Sockets that are held, and their accounts.
 #[derive(Debug)]
@@ -42,6 +52,8 @@ pub struct Accounts {
     accounts: Mapped<Account>,
     /// Socket storage, by descriptor.
     holds: MapHandle,
+    /// Connections that have sent their FIN, by their ends.
+    leavers: MapHandle,
     slots: Mutex<Slots>,
 }
 
@@ -52,20 +64,22 @@ struct Slots {
     next: u32,
     /// The last one that was given.
     generation: u64,
+    swept: Option<Instant>,
 }
 
 /// Whose account it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     number: u32,
     generation: u64,
 }
 
 impl Accounts {
-    pub fn open(accounts: &Map<'_>, holds: &Map<'_>) -> Result<Accounts> {
+    pub fn open(accounts: &Map<'_>, holds: &Map<'_>, leavers: &Map<'_>) -> Result<Accounts> {
         Ok(Accounts {
             accounts: Mapped::open(accounts)?,
             holds: MapHandle::try_from(holds).context("take the map of holds")?,
+            leavers: MapHandle::try_from(leavers).context("take the map of leavers")?,
             slots: Mutex::default(),
         })
     }
@@ -125,10 +139,59 @@ impl Accounts {
     }
 
     /// The kernel's acknowledgements pass again.
-    pub fn release(&self, socket: &impl AsFd) -> Result<()> {
+    pub fn release(&self, socket: &impl AsFd, slot: Slot) -> Result<()> {
         self.holds
             .delete(&key(socket))
-            .context("release the socket")
+            .context("release the socket")?;
+        // Also those that it sends when the socket is gone.
+        self.forget_leavers(|_, of| of == slot)
+    }
+
+    /// Forgets those that have gone, so that there is room for others.
+    pub fn sweep(&self) -> Result<()> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.swept.is_some_and(|at| at.elapsed() < SWEPT_EVERY) {
+            return Ok(());
+        }
+        slots.swept = Some(Instant::now());
+        drop(slots);
+        self.forget_leavers(|seen, of| seen > GONE_AFTER && !self.is_living(of))
+    }
+
+    /// Those of which this is so, by the time since they sent something and by their slots.
+    fn forget_leavers(&self, is_gone: impl Fn(Duration, Slot) -> bool) -> Result<()> {
+        self.visit_leavers(|ends, seen, slot| {
+            if is_gone(seen, slot) {
+                // Somebody else may have been as quick.
+                let _ = self.leavers.delete(ends);
+            }
+            Ok(())
+        })
+    }
+
+    fn visit_leavers(
+        &self,
+        mut visit: impl FnMut(&[u8], Duration, Slot) -> Result<()>,
+    ) -> Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("read the clock")?;
+        let now = Duration::from(now);
+        map_value::for_each(&self.leavers, |ends, leaver| {
+            let leaver: types::leaver = map_value::read(leaver)?;
+            let slot = Slot {
+                number: leaver.slot,
+                generation: leaver.generation,
+            };
+            visit(
+                ends,
+                now.saturating_sub(Duration::from_nanos(leaver.seen)),
+                slot,
+            )
+        })
+    }
+
+    fn is_living(&self, slot: Slot) -> bool {
+        let account = self.accounts.get(slot.number);
+        account.is_some_and(|account| account.generation.load(Ordering::Acquire) == slot.generation)
     }
 
     /// How far a held socket is acknowledged; `None`: it is not held. One that goes by a living account is
@@ -139,10 +202,11 @@ impl Accounts {
             return Ok(None);
         };
         let hold: types::hold = map_value::read(&value)?;
-        let account = self.accounts.get(hold.slot);
-        let is_living = account
-            .is_some_and(|account| account.generation.load(Ordering::Acquire) == hold.generation);
-        ensure!(!is_living, "the socket is held already");
+        let slot = Slot {
+            number: hold.slot,
+            generation: hold.generation,
+        };
+        ensure!(!self.is_living(slot), "the socket is held already");
         Ok(Some(hold.promised))
     }
 }

@@ -65,6 +65,24 @@ fn unread(socket: &impl AsFd) -> Result<u64> {
     Ok(u64::try_from(bytes)?)
 }
 
+/// Whether a listener takes what comes in a SYN (RFC 7413).
+pub fn is_fast_open(listener: &impl AsFd) -> Result<bool> {
+    let mut most: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both places are this function's, and the kernel writes one int at most.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN,
+            (&raw mut most).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).context("ask for TCP_FASTOPEN: is it a TCP socket?")?;
+    Ok(most != 0)
+}
+
 impl Progress {
     /// As it is now. Nobody may be reading from the socket.
     pub fn of(socket: &impl AsFd) -> Result<Progress> {
@@ -77,7 +95,8 @@ impl Progress {
                 (info.state, info.bytes_received) == (before.state, before.bytes_received);
             before = info;
             if is_still {
-                // The kernel counts the FIN.
+                // The kernel counts the FIN. It passes for a byte where both have sent theirs: then the state
+                // does not tell this end from a reset.
                 let fin = u64::from(WITH_FIN.contains(&info.state));
                 let received = info.bytes_received.saturating_sub(fin);
                 let read = received.checked_sub(unread);

@@ -73,7 +73,7 @@ impl<S: AsFd> Held<S> {
     /// Tells the peer what was confirmed, unless it knows already; once for many confirmations is enough. Says
     /// whether it was necessary. It takes CAP_NET_ADMIN in this thread. Once the peer has sent its FIN there
     /// is nothing that this could send: what is confirmed then leaves with the answer to the peer's next
-    /// segment.
+    /// segment, for as long as this value lives.
     pub fn announce(&self) -> Result<bool> {
         let account = self.own.account()?;
         let confirmed = account.confirmed.load(Ordering::Acquire);
@@ -107,7 +107,7 @@ impl<S: AsFd> Held<S> {
 
     /// Lets the kernel acknowledge as it likes, what was not confirmed too, and gives the socket back as it was.
     pub fn release(self) -> Result<S> {
-        self.own.accounts.release(&self.socket)?;
+        self.own.accounts.release(&self.socket, self.own.slot)?;
         self.habits.resume(&self.socket)?;
         self.habits.probe(&self.socket)?;
         Ok(self.socket)

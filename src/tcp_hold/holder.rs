@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use plain::Plain;
 
 use super::accounts::Accounts;
-use super::connection::Progress;
+use super::connection::{self, Progress};
 use super::held::Held;
 use super::skeleton::types;
 use super::skeleton::{TcpHoldSkel, TcpHoldSkelBuilder};
@@ -23,6 +23,9 @@ use crate::tc::{Attacher, Attachment, Direction, Method};
 
 /// Connections that can be held at once.
 pub const MOST_HOLDS: u32 = 65_536;
+
+/// Connections that have sent their FIN stay for minutes; their slots are others' by then.
+const LEAVERS_PER_HOLD: u32 = 4;
 
 const HOLD_BACK: &str = "hold_back";
 
@@ -87,8 +90,11 @@ impl<'obj> Holder<'obj> {
         );
         let mut open = TcpHoldSkelBuilder::default().open(object)?;
         open.maps.accounts.set_max_entries(setup.max_holds)?;
+        let leavers = setup.max_holds * LEAVERS_PER_HOLD;
+        open.maps.leavers.set_max_entries(leavers)?;
         let skeleton = load(open).context("load the BPF programs")?;
-        let accounts = Accounts::open(&skeleton.maps.accounts, &skeleton.maps.holds)?;
+        let maps = &skeleton.maps;
+        let accounts = Accounts::open(&maps.accounts, &maps.holds, &maps.leavers)?;
         Ok(Holder {
             attached: Vec::new(),
             accounts: Arc::new(accounts),
@@ -129,6 +135,7 @@ impl<'obj> Holder<'obj> {
     /// Holds a TCP socket: one that is about to connect, one that was accepted, or one that has been at work for
     /// long. Nobody may read from it meanwhile.
     pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
+        self.accounts.sweep()?;
         let progress = Progress::of(&socket)?;
         // Nobody knows which of the bytes that had come before were acknowledged.
         let promised = self.accounts.promised(&socket)?;
@@ -146,8 +153,16 @@ impl<'obj> Holder<'obj> {
     }
 
     /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
-    /// [`Holder::hold`] of the accepted socket begins its confirmations.
+    /// [`Holder::hold`] of the accepted socket begins its confirmations. It must listen already, and not with
+    /// TCP Fast Open: what comes in a SYN is acknowledged before there is a socket.
     pub fn hold_accepted(&self, listener: &impl AsFd) -> Result<()> {
+        ensure!(
+            !connection::is_fast_open(listener)?,
+            Failure::Usage(
+                "what a listener accepts cannot be held with TCP Fast Open: leave TCP_FASTOPEN off"
+                    .into()
+            )
+        );
         self.accounts.hold(listener, None, 0)
     }
 
