@@ -2,6 +2,7 @@
 //! itself (NETLINK_ROUTE). `/sys/class/net` is of no use: it shows the links of the namespace in
 //! which it was mounted.
 
+mod diag;
 mod nat;
 mod socket;
 mod tc;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 
+pub use diag::sockets_in;
 pub use nat::rewrites_sources;
 pub use socket::Refusal;
 use socket::Socket;

@@ -6,12 +6,16 @@
 //! [`Held`] is that socket with its confirmations.
 
 mod accounts;
+mod bounds;
 mod connection;
+mod guard;
 mod held;
 mod holder;
 pub mod lockstep;
 pub mod plug;
+mod standing;
 
+pub use bounds::{AtBound, Bounds, Reached};
 pub use held::Held;
 pub use holder::{Events, Holder, MOST_HOLDS, Setup, labels};
 

@@ -1,77 +1,58 @@
 //! Held connections, with a peer across a cable, in a network namespace of his own: what he is told to have
 //! arrived, as his own kernel says, is what was confirmed, and never more.
 
-use std::io::{Read, Write};
+mod held_peer;
+
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use libbpf_rs::OpenObject;
+use libbpf_rs::{MapCore, OpenObject};
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
 use netbpf::tc::Method;
-use netbpf::tcp_hold::{Events, Held, Holder, Setup};
+use netbpf::tcp_hold::{AtBound, Bounds, Events, Held, Holder, Reached, Setup};
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
-use testbed::attaching;
-use testbed::namespace::{Namespace, Place, Veth};
-use testbed::sandbox;
 use testbed::step;
 
-const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
-/// More than the kernel takes to answer on a busy machine; nothing waits for it to pass.
-const WITHIN: Duration = Duration::from_secs(20);
-/// Longer than a delayed acknowledgement (200 ms at most), and than a probe for a lost tail.
-const A_WHILE: Duration = Duration::from_millis(400);
+use held_peer::{
+    A_WHILE, Network, PEER, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged,
+    until, write,
+};
 
 /// A holder at the cable to the peer, and the network around it.
-struct Bench<'obj> {
+struct Bench<'a, 'obj> {
     holder: Holder<'obj>,
-    peer: Place,
-    here: IpAddr,
-    there: IpAddr,
+    network: &'a Network,
 }
 
-/// By each way to attach and over IPv4 and IPv6.
-fn run(name: &str, test: impl Fn(&Bench<'_>) + Sync) {
-    attaching::by_each_way(|way| {
-        let method = match way {
-            "tcx" => Method::Tcx,
-            _ => Method::Clsact,
+impl Deref for Bench<'_, '_> {
+    type Target = Network;
+
+    fn deref(&self) -> &Network {
+        self.network
+    }
+}
+
+fn run(name: &str, test: impl Fn(&Bench<'_, '_>) + Sync) {
+    in_each_network(name, |_, network, method| {
+        let mut object = MaybeUninit::uninit();
+        let bench = Bench {
+            holder: holder(method, &mut object),
+            network,
         };
-        for family in [0, 1] {
-            sandbox::run(name, |_| {
-                let namespace = Namespace::new("peer");
-                let (here, peer) = (Place::here(), Place::named("peer"));
-                let _cable = Veth::new((&here, "up0"), (&peer, "eth0"));
-                for (place, interface, addresses) in [(&here, "up0", HERE), (&peer, "eth0", PEER)] {
-                    place.ip(&format!("address add {}/24 dev {interface}", addresses[0]));
-                    place.ip(&format!(
-                        "address add {}/64 dev {interface} nodad",
-                        addresses[1]
-                    ));
-                }
-                let mut object = MaybeUninit::uninit();
-                let bench = Bench {
-                    holder: holder(method, &mut object),
-                    peer,
-                    here: step(HERE[family], HERE[family].parse()),
-                    there: step(PEER[family], PEER[family].parse()),
-                };
-                test(&bench);
-                let Events {
-                    unreadable, failed, ..
-                } = step("read the events", bench.holder.events());
-                assert_eq!((unreadable, failed), (0, 0));
-                drop(bench);
-                drop(namespace);
-            });
-        }
+        test(&bench);
+        let Events {
+            unreadable, failed, ..
+        } = step("read the events", bench.holder.events());
+        assert_eq!((unreadable, failed), (0, 0));
     });
 }
 
@@ -83,7 +64,7 @@ fn holder(method: Method, object: &mut MaybeUninit<OpenObject>) -> Holder<'_> {
     holder
 }
 
-impl Bench<'_> {
+impl Bench<'_, '_> {
     /// A listener of ours, and how the peer gets there.
     fn listen(&self) -> (TcpListener, SocketAddr) {
         let listener = step("listen", TcpListener::bind((self.here, 0)));
@@ -91,14 +72,10 @@ impl Bench<'_> {
         (listener, address)
     }
 
-    fn connect_from_peer(&self, address: SocketAddr) -> TcpStream {
-        let stream = self
-            .peer
-            .run(|| TcpStream::connect_timeout(&address, WITHIN));
-        let stream = patient(step("the peer connects", stream));
-        // Or a small segment would wait for the acknowledgement of the one before it (RFC 9293, 3.7.4).
-        step("set TCP_NODELAY", stream.set_nodelay(true));
-        stream
+    /// The peer's address.
+    fn there(&self) -> IpAddr {
+        let there = PEER[usize::from(self.here.is_ipv6())];
+        step(there, there.parse())
     }
 
     /// A connection that the peer made, held since it was accepted, and his end of it.
@@ -118,55 +95,10 @@ impl Bench<'_> {
     }
 }
 
-fn patient(stream: TcpStream) -> TcpStream {
-    step("bound", stream.set_read_timeout(Some(WITHIN)));
-    step("bound", stream.set_write_timeout(Some(WITHIN)));
-    stream
-}
-
-fn write(mut stream: &TcpStream, bytes: usize) {
-    step("write", stream.write_all(&vec![7; bytes]));
-}
-
-fn read(mut stream: &TcpStream, bytes: usize) {
-    step("read", stream.read_exact(&mut vec![0; bytes]));
-}
-
-/// Bytes that this end has sent and nobody has acknowledged.
-fn unacknowledged(stream: &TcpStream) -> i32 {
-    let mut bytes = 0;
-    // SAFETY: TIOCOUTQ writes one int.
-    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    step(
-        "ask for unacknowledged bytes",
-        nix::errno::Errno::result(result),
-    );
-    bytes
-}
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < WITHIN, "{what} did not happen");
-        sleep(Duration::from_millis(5));
-    }
-}
-
 #[track_caller]
 fn confirm(held: &Held<TcpStream>, bytes: u64) {
     step("confirm", held.confirm(bytes));
     step("announce", held.announce());
-}
-
-/// For a while, however often either end sends something.
-#[track_caller]
-fn assert_stays(peer: &TcpStream, unacknowledged_bytes: i32) {
-    let start = Instant::now();
-    while start.elapsed() < A_WHILE {
-        assert_eq!(unacknowledged(peer), unacknowledged_bytes);
-        sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -243,7 +175,7 @@ fn what_comes_before_it_is_accepted_waits_too() {
 #[test]
 fn who_connects_is_held_from_the_first_byte() {
     run("who_connects_is_held_from_the_first_byte", |bench| {
-        let there = bench.there;
+        let there = bench.there();
         let listener = bench.peer.run(|| TcpListener::bind((there, 0)));
         let listener = step("the peer listens", listener);
         let address = step("his address", listener.local_addr());
@@ -348,6 +280,11 @@ fn who_leaves_first_and_dies_holds_back_still() {
         let left = unacknowledged(&peer);
         assert!((with_fin - 700..=with_fin).contains(&left), "{left}");
         assert_stays(&peer, left);
+        // The guard would wait until TIME-WAIT is over.
+        let leavers = &bench.holder.skeleton().maps.leavers;
+        for ends in leavers.keys() {
+            step("forget it", leavers.delete(&ends));
+        }
     });
 }
 
@@ -363,7 +300,7 @@ fn who_leaves_first_is_released_too() {
 
 /// A held connection that has ended in both directions, from here first, with so many unconfirmed bytes; how
 /// much the peer waits for.
-fn half_closed(bench: &Bench<'_>, bytes: usize) -> (Held<TcpStream>, TcpStream, i32) {
+fn half_closed(bench: &Bench<'_, '_>, bytes: usize) -> (Held<TcpStream>, TcpStream, i32) {
     let (held, peer) = bench.accepted();
     write(&peer, bytes);
     step("we are done", held.shutdown(Shutdown::Write));
@@ -381,12 +318,113 @@ fn half_closed(bench: &Bench<'_>, bytes: usize) -> (Held<TcpStream>, TcpStream, 
     (held, peer, with_fin)
 }
 
+/// Whoever confirms only whole messages would wait for ever for the rest of one that is larger than what his
+/// peer sends without an answer.
+#[test]
+fn more_than_the_bound_is_released() {
+    run("more_than_the_bound_is_released", |bench| {
+        let (held, peer) = bench.accepted();
+        step("bound", held.bound(&bytes_at_most(3000, AtBound::Release)));
+        write(&peer, 3000);
+        read(&held, 3000);
+        assert_stays(&peer, 3000);
+        assert_eq!(step("ask", held.reached()), None);
+        write(&peer, 1);
+        read(&held, 1);
+        until("it is released", || unacknowledged(&peer) == 0);
+        let released = Some(Reached::Bytes(AtBound::Release));
+        assert_eq!(step("ask", held.reached()), released);
+        write(&peer, 500);
+        read(&held, 500);
+        until("it stays released", || unacknowledged(&peer) == 0);
+        assert_eq!(step("ask", held.reached()), released, "once and for all");
+        assert_eq!(step("ask", held.promised()), 3501);
+    });
+}
+
+#[test]
+fn more_than_the_bound_is_kept_and_said() {
+    run("more_than_the_bound_is_kept_and_said", |bench| {
+        let (held, peer) = bench.accepted();
+        step("bound", held.bound(&bytes_at_most(3000, AtBound::Keep)));
+        write(&peer, 3001);
+        read(&held, 3001);
+        let kept = Some(Reached::Bytes(AtBound::Keep));
+        until("it is said", || step("ask", held.reached()) == kept);
+        assert_stays(&peer, 3001);
+        assert!(step("read the events", bench.holder.events()).bounds > 0);
+        confirm(&held, 1);
+        until("it is acknowledged", || unacknowledged(&peer) == 3000);
+        // What was sent again before is answered first.
+        until("nothing more is said", || {
+            step("ask", held.reached());
+            sleep(A_WHILE);
+            step("ask", held.reached()).is_none()
+        });
+    });
+}
+
+#[test]
+fn what_is_held_for_too_long_is_released() {
+    run("what_is_held_for_too_long_is_released", |bench| {
+        let (held, peer) = bench.accepted();
+        let time = Some(Duration::from_millis(300));
+        let bounds = |at_bound| Bounds {
+            time,
+            at_bound,
+            ..Bounds::default()
+        };
+        step("bound", held.bound(&bounds(AtBound::Keep)));
+        write(&peer, 900);
+        read(&held, 900);
+        let kept = Some(Reached::Time(AtBound::Keep));
+        until("it is said", || step("ask", held.reached()) == kept);
+        assert_eq!(unacknowledged(&peer), 900);
+        step("bound", held.bound(&bounds(AtBound::Release)));
+        until("it is released", || unacknowledged(&peer) == 0);
+        let released = Some(Reached::Time(AtBound::Release));
+        assert_eq!(step("ask", held.reached()), released);
+    });
+}
+
+/// What is confirmed in time does not add up.
+#[test]
+fn what_is_confirmed_in_time_reaches_no_bound() {
+    run("what_is_confirmed_in_time_reaches_no_bound", |bench| {
+        let (held, peer) = bench.accepted();
+        let bounds = Bounds {
+            bytes: Some(3000),
+            time: Some(WITHIN * 3),
+            at_bound: AtBound::Release,
+        };
+        step("bound", held.bound(&bounds));
+        for _ in 0..10 {
+            write(&peer, 2000);
+            read(&held, 2000);
+            confirm(&held, 2000);
+        }
+        until("all is acknowledged", || unacknowledged(&peer) == 0);
+        assert_eq!(step("ask", held.reached()), None);
+        write(&peer, 2000);
+        read(&held, 2000);
+        assert_stays(&peer, 2000);
+    });
+}
+
+fn bytes_at_most(bytes: u64, at_bound: AtBound) -> Bounds {
+    Bounds {
+        bytes: Some(bytes),
+        at_bound,
+        ..Bounds::default()
+    }
+}
+
 /// What comes in a SYN would be acknowledged before there is a socket to hold.
 #[test]
 fn a_listener_with_fast_open_is_refused() {
     run("a_listener_with_fast_open_is_refused", |bench| {
         // In the peer's namespace, which goes with the key that the kernel makes for it.
-        let there = bench.there;
+        let there = bench.there();
         let listener = bench.peer.run(|| TcpListener::bind((there, 0)));
         let listener = step("listen", listener);
         let mut most = 5;

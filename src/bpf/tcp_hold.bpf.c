@@ -22,9 +22,11 @@
 /* What a socket has with it, to its end; connections that a listener accepts begin with a copy of his. */
 struct hold {
 	__u32 slot;
-	__u32 pad;
-	__u64 generation; /* of the slot's account */
-	__u64 promised;   /* how far this connection is acknowledged; never less than it was */
+	__u32 is_released; /* at its bound: what the kernel acknowledges passes */
+	__u64 generation;  /* of the slot's account */
+	__u64 promised;    /* how far this connection is acknowledged; never less than it was */
+	__u64 mark;        /* as far had come, and was not confirmed, ... */
+	__u64 marked;      /* ... at this time (CLOCK_MONOTONIC_COARSE, ns) */
 };
 
 struct {
@@ -41,8 +43,15 @@ struct account {
 	__u64 confirmed; /* by the application, which alone writes it: it may be acknowledged up to here */
 	__u64 is_probe_wanted; /* the application has asked for one; 0 once it has left */
 	__u64 promised;        /* as in struct hold: written here, read by the application */
-	__u64 unused[4];       /* a cache line for each */
+	__u64 most_bytes;      /* that may be unconfirmed; 0: as many as there are */
+	__u64 longest;         /* ns that a byte may be unconfirmed; 0: for ever */
+	__u64 is_released_at_bound;
+	__u64 reached; /* BOUND_...; the application sets it to 0 */
 };
+
+#define BOUND_BYTES 1
+#define BOUND_TIME 2
+#define BOUND_RELEASED 4 /* and what had been held back was acknowledged */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -83,6 +92,7 @@ struct {
 
 struct events {
 	__u64 lowered;    /* acknowledgements */
+	__u64 bounds;     /* segments that left with more held back than was to be */
 	__u64 probes;     /* that left as plain acknowledgements */
 	__u64 unreadable; /* of a held socket, without a TCP header where we look for it: dropped */
 	__u64 failed;     /* that could not be changed: dropped */
@@ -151,6 +161,30 @@ static __always_inline __u64 allowed(const struct account *account, __u64 promis
 	return own > promised ? own : promised;
 }
 
+/* Which bound a hold has come to, if any. The peer sends again what is not acknowledged, and each time this
+ * socket answers; so it is looked at again and again, whatever the application does. A byte's age is known
+ * from the last mark on: it is between once and twice `longest` old when that bound is noticed. */
+static __always_inline __u64 bound_reached(struct hold *hold, struct account *account, __u64 own,
+					   __u64 place)
+{
+	__u64 now;
+
+	if (own <= place) {
+		hold->mark = 0;
+		return 0;
+	}
+	if (account->most_bytes && own - place > account->most_bytes)
+		return BOUND_BYTES;
+	if (!account->longest)
+		return 0;
+	now = bpf_ktime_get_coarse_ns();
+	if (hold->mark <= place) {
+		hold->mark = own;
+		hold->marked = now;
+	}
+	return now - hold->marked > account->longest ? BOUND_TIME : 0;
+}
+
 static __always_inline struct ends ends_of(const struct packet *packet, const struct tcphdr *th)
 {
 	struct ends ends = { .here_port = th->source, .there_port = th->dest };
@@ -176,7 +210,7 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 	struct cursor cur;
 	struct tcphdr *th;
 	struct ends ends;
-	__u64 own, place;
+	__u64 own, place, reached;
 	bool is_probe;
 	int next;
 
@@ -201,9 +235,22 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 	account = account_of(hold->slot, hold->generation);
 	own = tcp->bytes_received - (__u32)(tcp->rcv_nxt - ack);
 	place = allowed(account, hold->promised, own, has_fin(sk) ? tcp->bytes_received : 0);
+	reached = account && !hold->is_released ? bound_reached(hold, account, own, place) : 0;
+	if (reached) {
+		if (account->is_released_at_bound) {
+			hold->is_released = 1;
+			reached |= BOUND_RELEASED;
+		}
+		*(volatile __u64 *)&account->reached = reached;
+		COUNT(bounds);
+	}
+	if (hold->is_released && own > place)
+		place = own;
 	is_probe = account && account->is_probe_wanted && !payload && seq == tcp->snd_una - 1;
 
-	if (is_leaving(sk)) {
+	if (hold->is_released) {
+		bpf_map_delete_elem(&leavers, &ends);
+	} else if (is_leaving(sk)) {
 		leaver.generation = hold->generation;
 		leaver.promised = place;
 		leaver.seen = bpf_ktime_get_coarse_ns();
@@ -274,6 +321,8 @@ static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer li
 	leaver->seen = bpf_ktime_get_coarse_ns();
 	if (account)
 		*(volatile __u64 *)&account->promised = place;
+	if (place == own) /* That was all. */
+		bpf_map_delete_elem(&leavers, &ends);
 	return PASS_ON;
 }
 

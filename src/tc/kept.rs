@@ -33,6 +33,23 @@ impl Attachment {
             }
         }
     }
+
+    /// Leaves the program attached, to another process that has the same attachment: one that is a fork of
+    /// this one.
+    pub fn leave(self) {
+        match self {
+            Attachment::Tcx { mut link } => link.0 = None,
+            Attachment::Clsact { _filter } => std::mem::forget(_filter),
+        }
+    }
+
+    /// What has to stay open for the program to stay attached, if anything has to.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Attachment::Tcx { link } => link.0.as_ref().map(OwnedFd::as_fd),
+            Attachment::Clsact { .. } => None,
+        }
+    }
 }
 
 /// Gives a BPF object a name in the BPF file system, by which it stays.

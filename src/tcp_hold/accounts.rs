@@ -1,6 +1,6 @@
 //! What the application and the BPF program tell each other of each connection.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,14 @@ pub struct Account {
     pub is_probe_wanted: AtomicU64,
     /// How far it is acknowledged.
     pub promised: AtomicU64,
-    unused: [AtomicU64; 4],
+    /// That may be held back; 0: as many as there are.
+    pub most_bytes: AtomicU64,
+    /// Nanoseconds that a byte may be held back; 0: for ever.
+    pub longest: AtomicU64,
+    /// What happens there: not 0: the kernel's acknowledgements pass.
+    pub is_released_at_bound: AtomicU64,
+    /// `BOUND_...` of the BPF program, or 0.
+    pub reached: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Account>() == size_of::<types::account>());
@@ -42,7 +49,7 @@ unsafe impl Plain for types::leaver {}
 
 /// What has been silent for so long is not in TIME-WAIT any more, which lasts for 60 s since the peer's last
 /// segment.
-const GONE_AFTER: Duration = Duration::from_secs(120);
+const GONE_AFTER: Duration = Duration::from_secs(70);
 /// So often at most those are looked for that have gone.
 const SWEPT_EVERY: Duration = Duration::from_secs(10);
 
@@ -105,6 +112,10 @@ impl Accounts {
         account.confirmed.store(read, Ordering::Relaxed);
         account.is_probe_wanted.store(0, Ordering::Relaxed);
         account.promised.store(promised, Ordering::Relaxed);
+        account.most_bytes.store(0, Ordering::Relaxed);
+        account.longest.store(0, Ordering::Relaxed);
+        account.is_released_at_bound.store(0, Ordering::Relaxed);
+        account.reached.store(0, Ordering::Relaxed);
         account.generation.store(slot.generation, Ordering::Release);
         Some(slot)
     }
@@ -129,9 +140,9 @@ impl Accounts {
         let (slot, generation) = slot.map_or((NO_SLOT, 0), |it| (it.number, it.generation));
         let hold = types::hold {
             slot,
-            pad: 0,
             generation,
             promised,
+            ..Default::default()
         };
         self.holds
             .update(&key(socket), map_value::bytes(&hold), MapFlags::ANY)
@@ -156,6 +167,26 @@ impl Accounts {
         slots.swept = Some(Instant::now());
         drop(slots);
         self.forget_leavers(|seen, of| seen > GONE_AFTER && !self.is_living(of))
+    }
+
+    /// Whether one that has sent its FIN may have acknowledgements to send, as far as that can be told.
+    pub fn has_leavers(&self) -> Result<bool> {
+        let mut has = false;
+        self.visit_leavers(|_, seen, _| {
+            has |= seen <= GONE_AFTER;
+            Ok(())
+        })?;
+        Ok(has)
+    }
+
+    /// The maps' descriptors: that by which held sockets are found, and those that are to be open with it.
+    pub fn holds(&self) -> BorrowedFd<'_> {
+        self.holds.as_fd()
+    }
+
+    /// As [`Accounts::holds`].
+    pub fn leavers(&self) -> BorrowedFd<'_> {
+        self.leavers.as_fd()
     }
 
     /// Those of which this is so, by the time since they sent something and by their slots.

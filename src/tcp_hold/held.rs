@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 
 use super::accounts::{Account, Accounts, Slot};
+use super::bounds::{Bounds, Reached};
 use super::connection::{Habits, Progress};
 
 /// A socket whose peer is told of no byte that was not confirmed. It is used as the socket that it is; whoever
@@ -98,6 +99,18 @@ impl<S: AsFd> Held<S> {
     /// Bytes that had come before it was held and that nobody had read: they may have been acknowledged.
     pub fn exposed(&self) -> u64 {
         self.exposed
+    }
+
+    /// Bounds this hold; without, it has none. They are kept by the kernel, also where this process hangs.
+    pub fn bound(&self, bounds: &Bounds) -> Result<()> {
+        bounds.set(self.own.account()?);
+        Ok(())
+    }
+
+    /// Whether a bound was reached: since the last time that this was asked, or once and for all where that
+    /// released the socket. Then it is for the application to take it back by [`Held::release`].
+    pub fn reached(&self) -> Result<Option<Reached>> {
+        Ok(Reached::take(self.own.account()?))
     }
 
     /// Every byte that has come is confirmed. Nobody may be reading meanwhile.

@@ -11,15 +11,17 @@ use plain::Plain;
 
 use super::accounts::Accounts;
 use super::connection::{self, Progress};
+use super::guard::Guard;
 use super::held::Held;
 use super::skeleton::types;
 use super::skeleton::{TcpHoldSkel, TcpHoldSkelBuilder};
+use super::standing::Standing;
 use crate::Failure;
 use crate::load::load;
 use crate::map_value;
 use crate::notation::grouped;
 use crate::port::Port;
-use crate::tc::{Attacher, Attachment, Direction, Method};
+use crate::tc::{Attacher, Direction, Method};
 
 /// Connections that can be held at once.
 pub const MOST_HOLDS: u32 = 65_536;
@@ -61,6 +63,8 @@ impl Default for Setup {
 pub struct Events {
     /// Acknowledgements that were lowered.
     pub lowered: u64,
+    /// Segments that left when more was held back than was to be, or for longer.
+    pub bounds: u64,
     /// Probes that left as acknowledgements.
     pub probes: u64,
     /// Packets of held sockets that were dropped, because they have no TCP header where one was looked for.
@@ -69,10 +73,11 @@ pub struct Events {
     pub failed: u64,
 }
 
-/// Holds sockets. When it is dropped the kernel's acknowledgements pass again, those of held sockets too.
+/// Holds sockets. The programs stay where they are attached, when this is dropped or its process dies, until no
+/// socket is held any more: a guard, a process of its own, looks after them.
 pub struct Holder<'obj> {
     // Dropped in this order: taken off, then closed.
-    attached: Vec<Attachment>,
+    standing: Standing,
     skeleton: TcpHoldSkel<'obj>,
     accounts: Arc<Accounts>,
 }
@@ -95,9 +100,10 @@ impl<'obj> Holder<'obj> {
         let skeleton = load(open).context("load the BPF programs")?;
         let maps = &skeleton.maps;
         let accounts = Accounts::open(&maps.accounts, &maps.holds, &maps.leavers)?;
+        let accounts = Arc::new(accounts);
         Ok(Holder {
-            attached: Vec::new(),
-            accounts: Arc::new(accounts),
+            standing: Standing::new(&accounts),
+            accounts,
             skeleton,
         })
     }
@@ -113,14 +119,31 @@ impl<'obj> Holder<'obj> {
     pub fn attach(&mut self, method: Option<Method>, ports: &[Port]) -> Result<Method> {
         let any = self.skeleton.progs.hold_back.as_fd();
         let attacher = Attacher::new(method.unwrap_or_else(|| Method::best(any)));
+        let mut attached = Vec::new();
         for port in ports {
             let program = self.program(&port.program(HOLD_BACK))?;
             let attachment = attacher
                 .attach(program, &label(), port.ifindex, Direction::Egress)
                 .with_context(|| format!("attach {HOLD_BACK} to {}", port.name))?;
-            self.attached.push(attachment);
+            attached.push(attachment);
         }
+        self.standing.add(attached)?;
         Ok(attacher.method())
+    }
+
+    /// The guard's process; `None`: nothing is attached yet, or the guard was killed. Without him the programs
+    /// stay as long as this process lives, and no longer: [`Holder::guard_again`] mends that.
+    pub fn guard(&self) -> Option<u32> {
+        self.standing.guard().map(Guard::pid)
+    }
+
+    /// Starts another guard where the one before was killed. Says whether that was necessary.
+    pub fn guard_again(&mut self) -> Result<bool> {
+        let is_necessary = self.guard().is_none();
+        if is_necessary {
+            self.standing.renew()?;
+        }
+        Ok(is_necessary)
     }
 
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
@@ -174,6 +197,7 @@ impl<'obj> Holder<'obj> {
         let mut sum = Events::default();
         for of_cpu in of_each {
             sum.lowered += of_cpu.lowered;
+            sum.bounds += of_cpu.bounds;
             sum.probes += of_cpu.probes;
             sum.unreadable += of_cpu.unreadable;
             sum.failed += of_cpu.failed;

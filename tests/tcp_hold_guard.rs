@@ -1,0 +1,395 @@
+//! Whatever becomes of the application: no more is acknowledged than it had confirmed.
+//!
+//! The applications are forks of the test, so that they can be killed; what they have confirmed stands in memory
+//! that they share with it, written before they confirm it.
+
+mod held_peer;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use netbpf::netlink::Netlink;
+use netbpf::port::Port;
+use netbpf::tc::Method;
+use netbpf::tcp_hold::{Held, Holder, Setup};
+use nix::libc;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use testbed::step;
+
+use held_peer::{
+    Network, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged, until, write,
+};
+
+/// What an application tells the test, and is told.
+struct Wire {
+    stream: UnixStream,
+    confirmed: &'static AtomicU64,
+}
+
+impl Wire {
+    fn say(&mut self, word: u32) {
+        step("say", self.stream.write_all(&word.to_ne_bytes()));
+    }
+
+    #[track_caller]
+    fn hear(&mut self) -> u32 {
+        let mut word = [0; 4];
+        step("hear", self.stream.read_exact(&mut word));
+        u32::from_ne_bytes(word)
+    }
+
+    /// Confirms, after it has written down that it does.
+    fn confirm(&self, held: &Held<TcpStream>, bytes: u64) {
+        self.confirmed.fetch_add(bytes, Ordering::SeqCst);
+        step("confirm", held.confirm(bytes));
+        step("announce", held.announce());
+    }
+
+    fn wait(&mut self) -> ! {
+        loop {
+            self.hear();
+        }
+    }
+}
+
+/// A process that a test has started, killed at its end.
+struct Application {
+    pid: Pid,
+    wire: Wire,
+}
+
+impl Application {
+    fn start(body: impl FnOnce(&mut Wire)) -> Application {
+        let (ours, its) = step("make a wire", UnixStream::pair());
+        step("bound", ours.set_read_timeout(Some(WITHIN)));
+        let confirmed = shared();
+        // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, and
+        // leaves without running what the test set up.
+        match step("fork", unsafe { fork() }) {
+            ForkResult::Parent { child } => Application {
+                pid: child,
+                wire: Wire {
+                    stream: ours,
+                    confirmed,
+                },
+            },
+            ForkResult::Child => {
+                drop(ours);
+                let mut wire = Wire {
+                    stream: its,
+                    confirmed,
+                };
+                let _ = catch_unwind(AssertUnwindSafe(|| body(&mut wire)));
+                // SAFETY: it takes a number and does not return.
+                unsafe { libc::_exit(1) }
+            }
+        }
+    }
+
+    fn kill(&self) {
+        step("kill it", kill(self.pid, Signal::SIGKILL));
+        step("wait for it", waitpid(self.pid, None));
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.wire.confirmed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        // Both fail where it was killed before.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+        let memory = std::ptr::NonNull::from(self.wire.confirmed).cast();
+        // SAFETY: this is what `shared` made; nobody has it any more.
+        let _ = unsafe { munmap(memory, size_of::<AtomicU64>()) };
+    }
+}
+
+/// A number that forks share.
+fn shared() -> &'static AtomicU64 {
+    let size = NonZeroUsize::new(size_of::<AtomicU64>()).unwrap();
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at a place of the kernel's choice, of zeros; it ends with the application.
+    let memory = unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_SHARED) };
+    // SAFETY: as above, and pages are aligned enough.
+    unsafe { step("share memory", memory).cast().as_ref() }
+}
+
+fn holder(method: Method, object: &mut MaybeUninit<libbpf_rs::OpenObject>) -> Holder<'_> {
+    let mut holder = step("load", Holder::load(&Setup::default(), object));
+    let mut netlink = step("open netlink", Netlink::open());
+    let port = step("find up0", Port::find(&mut netlink, "up0"));
+    step("attach", holder.attach(Some(method), &[port]));
+    holder
+}
+
+/// In the application: a connection from the peer, held, after the port was said.
+fn accept(network: &Network, holder: &Holder<'_>, wire: &mut Wire) -> Held<TcpStream> {
+    let listener = step("listen", TcpListener::bind((network.here, 0)));
+    step("hold what is accepted", holder.hold_accepted(&listener));
+    wire.say(step("own address", listener.local_addr()).port().into());
+    let (stream, _) = step("accept", listener.accept());
+    step("hold", holder.hold(patient(stream)))
+}
+
+fn address(network: &Network, port: u32) -> SocketAddr {
+    SocketAddr::new(network.here, u16::try_from(port).unwrap())
+}
+
+fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Writes until the connection is reset; how much was acknowledged of it.
+fn write_until_reset(mut peer: &TcpStream) -> u64 {
+    let mut written = 0;
+    loop {
+        match peer.write(&[7; 700]) {
+            Ok(bytes) => written += bytes as u64,
+            Err(error) => {
+                let kind = error.kind();
+                let is_reset = matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+                assert!(is_reset, "{error}");
+                return written - unacknowledged(peer) as u64;
+            }
+        }
+    }
+}
+
+/// Kills the application in mid-stream, its guard before it if so asked, and looks at what the peer knows.
+fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first: bool) {
+    let mut application = Application::start(|wire| {
+        let mut object = MaybeUninit::uninit();
+        let holder = holder(method, &mut object);
+        wire.say(holder.guard().unwrap());
+        let held = accept(network, &holder, wire);
+        let mut unconfirmed = 0;
+        loop {
+            let mut buffer = [0; 1000];
+            let bytes = step("read", (&*held).read(&mut buffer)) as u64;
+            unconfirmed += bytes;
+            // The last 2,000 bytes stay unconfirmed.
+            if unconfirmed > 2000 {
+                wire.confirm(&held, unconfirmed - 2000);
+                unconfirmed = 2000;
+            }
+        }
+    });
+    let guard = application.wire.hear();
+    let port = application.wire.hear();
+    let peer = network.connect_from_peer(address(network, port));
+    let acknowledged = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until_reset(&peer));
+        until("so much is confirmed", || application.confirmed() > after);
+        if guard_first {
+            step(
+                "kill the guard",
+                kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
+            );
+        }
+        application.kill();
+        testbed::joined(writer)
+    });
+    let confirmed = application.confirmed();
+    assert!(
+        acknowledged <= confirmed,
+        "{acknowledged} bytes are acknowledged, {confirmed} were confirmed"
+    );
+    assert!(acknowledged > 0, "nothing was acknowledged at all");
+    until("the guard ends", || !is_there(guard));
+}
+
+#[test]
+fn who_is_killed_has_acknowledged_nothing_more() {
+    let name = "who_is_killed_has_acknowledged_nothing_more";
+    let runs = if testbed::long(name, "5 of 250 kill points in each network") {
+        250
+    } else {
+        5
+    };
+    in_each_network(name, |_, network, method| {
+        for run in 0..runs {
+            kill_in_mid_stream(network, method, run * 7919 % 100_000, false);
+        }
+    });
+}
+
+/// The application's own copy of the link holds until then, and the reset is all that its sockets send.
+#[test]
+fn who_is_killed_after_his_guard_has_neither() {
+    let name = "who_is_killed_after_his_guard_has_neither";
+    let runs = if testbed::long(name, "5 of 250 kill points in each network") {
+        250
+    } else {
+        5
+    };
+    in_each_network(name, |_, network, method| {
+        // A filter stays where nobody takes it off.
+        if method == Method::Tcx {
+            for run in 0..runs {
+                kill_in_mid_stream(network, method, run * 7919 % 100_000, true);
+            }
+        }
+    });
+}
+
+/// A socket that somebody else has lives on, held, and the program with it.
+#[test]
+fn what_was_passed_on_stays_held() {
+    in_each_network("what_was_passed_on_stays_held", |_, network, method| {
+        let mut application = Application::start(|wire| {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            wire.say(holder.guard().unwrap());
+            let held = accept(network, &holder, wire);
+            read(&held, 4000);
+            wire.confirm(&held, 1000);
+            // SAFETY: as in Application::start.
+            match step("fork", unsafe { fork() }) {
+                ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
+                ForkResult::Child => keep_only(held.as_raw_fd()),
+            }
+            wire.wait();
+        });
+        let guard = application.wire.hear();
+        let port = application.wire.hear();
+        let mut peer = network.connect_from_peer(address(network, port));
+        write(&peer, 4000);
+        let heir = application.wire.hear();
+        until("1,000 are acknowledged", || unacknowledged(&peer) == 3000);
+        application.kill();
+        // Nobody reads; the kernel would acknowledge this, and what was there before.
+        write(&peer, 100);
+        assert_stays(&peer, 3100);
+        assert!(is_there(guard));
+        step(
+            "kill the heir",
+            kill(Pid::from_raw(heir as i32), Signal::SIGKILL),
+        );
+        let ended = peer.read(&mut [0; 16]).map_err(|error| error.kind());
+        assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+        assert_eq!(unacknowledged(&peer), 3100);
+        until("the guard ends", || !is_there(guard));
+    });
+}
+
+/// Closes everything else, and waits to be killed.
+fn keep_only(socket: i32) -> ! {
+    for fd in (0..1024).filter(|&fd| fd != socket) {
+        // SAFETY: a number; nothing in this process uses what it closes.
+        unsafe { libc::close(fd) };
+    }
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+#[test]
+fn a_killed_guard_is_known_and_replaced() {
+    in_each_network(
+        "a_killed_guard_is_known_and_replaced",
+        |_, network, method| {
+            let mut application = Application::start(|wire| {
+                let mut object = MaybeUninit::uninit();
+                let mut holder = holder(method, &mut object);
+                let first = holder.guard().unwrap();
+                assert!(!step("look", holder.guard_again()), "there is one");
+                let held = accept(network, &holder, wire);
+                read(&held, 4000);
+                wire.confirm(&held, 1000);
+                step(
+                    "kill the guard",
+                    kill(Pid::from_raw(first as i32), Signal::SIGKILL),
+                );
+                until("it is known", || holder.guard().is_none());
+                wire.say(first);
+                wire.hear();
+                assert!(step("start another", holder.guard_again()));
+                wire.say(holder.guard().unwrap());
+                wire.wait();
+            });
+            let port = application.wire.hear();
+            let peer = network.connect_from_peer(address(network, port));
+            write(&peer, 4000);
+            let first = application.wire.hear();
+            until("1,000 are acknowledged", || unacknowledged(&peer) == 3000);
+            assert_stays(&peer, 3000);
+            application.wire.say(0);
+            let second = application.wire.hear();
+            assert_ne!(first, second);
+            assert!(is_there(second));
+            application.kill();
+            until("the guard ends", || !is_there(second));
+            assert_eq!(unacknowledged(&peer), 3000);
+        },
+    );
+}
+
+#[test]
+fn the_guard_has_none_of_the_applications_sockets() {
+    let name = "the_guard_has_none_of_the_applications_sockets";
+    in_each_network(name, |_, network, method| {
+        let mut object = MaybeUninit::uninit();
+        let listener = step("listen", TcpListener::bind((network.here, 0)));
+        let holder = holder(method, &mut object);
+        let guard = holder.guard().unwrap();
+        let folder = step("list", fs::read_dir(format!("/proc/{guard}/fd")));
+        let mut open: Vec<String> = folder
+            .map(|entry| step("read", fs::read_link(step("list", entry).path())))
+            .map(|target| target.to_string_lossy().into_owned())
+            .map(|target| target.split('[').next().unwrap().to_owned())
+            .collect();
+        open.sort();
+        let mut expected = vec!["/dev/null"; 3];
+        if method == Method::Tcx {
+            expected.push("anon_inode:bpf_link");
+        }
+        expected.extend(["anon_inode:bpf-map", "anon_inode:bpf-map", "socket:"]);
+        expected.sort();
+        assert_eq!(open, expected);
+        drop((holder, listener));
+        until("the guard ends", || !is_there(guard));
+    });
+}
+
+#[test]
+fn without_its_holder_a_socket_stays_held() {
+    in_each_network(
+        "without_its_holder_a_socket_stays_held",
+        |_, network, method| {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            let guard = holder.guard().unwrap();
+            let listener = step("listen", TcpListener::bind((network.here, 0)));
+            step("hold what is accepted", holder.hold_accepted(&listener));
+            let peer = network.connect_from_peer(step("address", listener.local_addr()));
+            let (stream, _) = step("accept", listener.accept());
+            let held = step("hold", holder.hold(patient(stream)));
+            drop((listener, holder));
+            write(&peer, 3000);
+            read(&held, 3000);
+            assert_stays(&peer, 3000);
+            step("confirm", held.confirm(1000));
+            step("announce", held.announce());
+            until("it is acknowledged", || unacknowledged(&peer) == 2000);
+            assert!(is_there(guard));
+            let stream = step("release", held.release());
+            until("the kernel acknowledges", || unacknowledged(&peer) == 0);
+            until("the guard ends", || !is_there(guard));
+            drop(stream);
+        },
+    );
+}
