@@ -6,6 +6,7 @@
 //! [`Held`] is that socket with its confirmations.
 
 mod accounts;
+pub mod agent;
 mod bounds;
 mod connection;
 mod guard;
@@ -17,7 +18,7 @@ mod standing;
 
 pub use bounds::{AtBound, Bounds, Reached};
 pub use held::Held;
-pub use holder::{Events, Holder, MOST_HOLDS, Setup, labels};
+pub use holder::{Events, Holder, Holds, MOST_HOLDS, Setup, labels};
 
 /// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
 #[doc(hidden)]

@@ -129,6 +129,11 @@ impl Accounts {
         slots.free.push(slot.number);
     }
 
+    /// Connections that there is room for.
+    pub fn room(&self) -> u32 {
+        self.accounts.count()
+    }
+
     /// What is known of a connection.
     pub fn get(&self, slot: Slot) -> Result<&Account> {
         let account = self.accounts.get(slot.number);

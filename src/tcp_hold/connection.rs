@@ -65,22 +65,39 @@ fn unread(socket: &impl AsFd) -> Result<u64> {
     Ok(u64::try_from(bytes)?)
 }
 
-/// Whether a listener takes what comes in a SYN (RFC 7413).
-pub fn is_fast_open(listener: &impl AsFd) -> Result<bool> {
-    let mut most: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both places are this function's, and the kernel writes one int at most.
+/// An option of so many bytes.
+fn option<const N: usize>(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> Result<[u8; N], Errno> {
+    let mut value = [0; N];
+    let mut length = N as libc::socklen_t;
+    // SAFETY: both places are this function's, and the kernel writes `length` bytes at most.
     let result = unsafe {
         libc::getsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_FASTOPEN,
-            (&raw mut most).cast(),
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
             &raw mut length,
         )
     };
-    Errno::result(result).context("ask for TCP_FASTOPEN: is it a TCP socket?")?;
-    Ok(most != 0)
+    Errno::result(result).map(|_| value)
+}
+
+/// Whether a listener takes what comes in a SYN (RFC 7413).
+pub fn is_fast_open(listener: &impl AsFd) -> Result<bool> {
+    let most = option::<4>(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN);
+    let most = most.context("ask for TCP_FASTOPEN: is it a TCP socket?")?;
+    Ok(most != [0; 4])
+}
+
+/// The cookie of a socket's network namespace: no other one has it, as long as the machine runs.
+pub fn network_namespace(socket: &impl AsFd) -> Result<u64> {
+    let cookie = option::<8>(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+    let cookie = cookie.context("ask for SO_NETNS_COOKIE: is it a socket?")?;
+    Ok(u64::from_ne_bytes(cookie))
 }
 
 impl Progress {

@@ -96,6 +96,11 @@ impl<S: AsFd> Held<S> {
         Ok(self.own.account()?.promised.load(Ordering::Acquire))
     }
 
+    /// Bytes that were read from it.
+    pub(super) fn read(&self) -> Result<u64> {
+        Ok(Progress::of(&self.socket)?.read)
+    }
+
     /// Bytes that had come before it was held and that nobody had read: they may have been acknowledged.
     pub fn exposed(&self) -> u64 {
         self.exposed

@@ -82,6 +82,46 @@ pub struct Holder<'obj> {
     accounts: Arc<Accounts>,
 }
 
+/// A holder's sockets: what any thread needs to hold one more.
+#[derive(Clone, Debug)]
+pub struct Holds(Arc<Accounts>);
+
+impl Holds {
+    /// Holds a TCP socket: one that is about to connect, one that was accepted, or one that has been at work for
+    /// long. Nobody may read from it meanwhile.
+    pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
+        self.0.sweep()?;
+        let progress = Progress::of(&socket)?;
+        // Nobody knows which of the bytes that had come before were acknowledged.
+        let promised = self.0.promised(&socket)?;
+        let promised = promised.unwrap_or(progress.received);
+        let slot = self.0.begin(progress.read, promised);
+        let slot = slot.with_context(|| {
+            format!(
+                "{} connections are held; there is no room for more",
+                grouped(self.0.room().into())
+            )
+        })?;
+        let exposed = promised.saturating_sub(progress.read);
+        Held::begin(socket, &self.0, slot, promised, exposed)
+    }
+
+    /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
+    /// [`Holds::hold`] of the accepted socket begins its confirmations. Where that is before it listens, not a
+    /// byte is missed. It is refused with TCP Fast Open, by which the kernel acknowledges what comes in a SYN;
+    /// nobody may turn that on later.
+    pub fn hold_accepted(&self, listener: &impl AsFd) -> Result<()> {
+        ensure!(
+            !connection::is_fast_open(listener)?,
+            Failure::Usage(
+                "what a listener accepts cannot be held with TCP Fast Open: leave TCP_FASTOPEN off"
+                    .into()
+            )
+        );
+        self.0.hold(listener, None, 0)
+    }
+}
+
 impl<'obj> Holder<'obj> {
     /// Loads the program. It stands nowhere yet.
     pub fn load(setup: &Setup, object: &'obj mut MaybeUninit<OpenObject>) -> Result<Holder<'obj>> {
@@ -117,8 +157,7 @@ impl<'obj> Holder<'obj> {
     /// Attaches to these links, by the best method where none is named. Acknowledgements that leave by others
     /// are not held.
     pub fn attach(&mut self, method: Option<Method>, ports: &[Port]) -> Result<Method> {
-        let any = self.skeleton.progs.hold_back.as_fd();
-        let attacher = Attacher::new(method.unwrap_or_else(|| Method::best(any)));
+        let attacher = Attacher::new(method.unwrap_or_else(|| self.best_method()));
         let mut attached = Vec::new();
         for port in ports {
             let program = self.program(&port.program(HOLD_BACK))?;
@@ -155,38 +194,24 @@ impl<'obj> Holder<'obj> {
         })
     }
 
-    /// Holds a TCP socket: one that is about to connect, one that was accepted, or one that has been at work for
-    /// long. Nobody may read from it meanwhile.
-    pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
-        self.accounts.sweep()?;
-        let progress = Progress::of(&socket)?;
-        // Nobody knows which of the bytes that had come before were acknowledged.
-        let promised = self.accounts.promised(&socket)?;
-        let promised = promised.unwrap_or(progress.received);
-        let slot = self.accounts.begin(progress.read, promised);
-        let slot = slot.with_context(|| {
-            let room = self.skeleton.maps.accounts.max_entries();
-            format!(
-                "{} connections are held; there is no room for more",
-                grouped(room.into())
-            )
-        })?;
-        let exposed = promised.saturating_sub(progress.read);
-        Held::begin(socket, &self.accounts, slot, promised, exposed)
+    /// What holds sockets, for other threads.
+    pub fn holds(&self) -> Holds {
+        Holds(Arc::clone(&self.accounts))
     }
 
-    /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
-    /// [`Holder::hold`] of the accepted socket begins its confirmations. It must listen already, and not with
-    /// TCP Fast Open: what comes in a SYN is acknowledged before there is a socket.
+    /// As [`Holds::hold`].
+    pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
+        self.holds().hold(socket)
+    }
+
+    /// As [`Holds::hold_accepted`].
     pub fn hold_accepted(&self, listener: &impl AsFd) -> Result<()> {
-        ensure!(
-            !connection::is_fast_open(listener)?,
-            Failure::Usage(
-                "what a listener accepts cannot be held with TCP Fast Open: leave TCP_FASTOPEN off"
-                    .into()
-            )
-        );
-        self.accounts.hold(listener, None, 0)
+        self.holds().hold_accepted(listener)
+    }
+
+    /// The best method to attach by on this kernel.
+    pub fn best_method(&self) -> Method {
+        Method::best(self.skeleton.progs.hold_back.as_fd())
     }
 
     /// What the program did so far, on all CPUs.

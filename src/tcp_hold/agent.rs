@@ -1,0 +1,131 @@
+//! `tcp_hold agent SOCKET`: holds the sockets of programs in any language, which need no privilege for it. What
+//! they say to each other is in docs/tcp_hold_agent.md, byte by byte.
+
+mod client;
+mod protocol;
+mod server;
+
+use std::mem::MaybeUninit;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::holder::{Holder, Setup, labels};
+use crate::Failure;
+use crate::ending::ending;
+use crate::failure::say;
+use crate::netlink::{LinkWatch, Netlink};
+use crate::options::Attach;
+use crate::port::{self, Port};
+use crate::preflight;
+use crate::privilege::{self, Cap};
+use crate::session::{Options, Session};
+use crate::tc::Method;
+use server::Server;
+
+const NAME: &str = "tcp_hold";
+
+/// Holds connections of other programs, which pass their sockets on to this agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArguments {
+    /// The unix socket to make, by which programs come
+    pub socket: PathBuf,
+
+    /// The interfaces by which their packets leave (names or globs)
+    #[arg(long, value_name = "IF", num_args = 1.., required = true)]
+    pub iface: Vec<String>,
+
+    /// Who may use the socket: its file mode, octal
+    #[arg(long, value_name = "MODE", default_value = "0660", value_parser = mode)]
+    pub mode: u32,
+
+    /// How to attach
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub attach: Attach,
+}
+
+fn mode(text: &str) -> Result<u32> {
+    let mode = u32::from_str_radix(text, 8).context("a file mode is octal, 0660 for example")?;
+    ensure!(mode <= 0o777, "a file mode is 0777 at most");
+    Ok(mode)
+}
+
+/// Serves until a signal, or Enter. What is held then stays held, until its application ends.
+pub fn run(arguments: &AgentArguments) -> Result<()> {
+    let mut session = Session::start(Options {
+        seconds: true, // to look after the guard
+        ..Options::default()
+    })?;
+    privilege::require(&[Cap::Bpf, Cap::NetAdmin])?;
+    preflight::kernel_floor()?;
+    let mut netlink = Netlink::open()?;
+    let links = port::expand(&mut netlink, &arguments.iface)?;
+    let ports = links
+        .iter()
+        .map(Port::try_from)
+        .collect::<Result<Vec<_>>>()?;
+    let mut object = MaybeUninit::uninit();
+    let mut holder = Holder::load(&Setup::default(), &mut object)?;
+    let method = match arguments.attach {
+        Attach::Auto => holder.best_method(),
+        Attach::Tcx => Method::Tcx,
+        Attach::Clsact => Method::Clsact,
+    };
+    // Links are beside each other; a filter would take the place of another instance's.
+    let _locks = match method {
+        Method::Tcx => Vec::new(),
+        Method::Clsact => {
+            let locks = port::claim(NAME, &ports)?;
+            port::remove_leftovers(NAME, &ports.iter().collect::<Vec<_>>(), &labels())?;
+            locks
+        }
+    };
+    take_all_descriptors()?;
+    session.check()?;
+    let mut watch = LinkWatch::over(&links)?;
+    holder.attach(Some(method), &ports)?;
+    let server = Server::open(&arguments.socket, arguments.mode, holder.holds())?;
+    say(format_args!("Holding for {}", arguments.socket.display()));
+
+    let (running, ending) = ending()?;
+    let waker = session.waker();
+    thread::scope(|scope| {
+        let serving = thread::Builder::new().name("agent".into());
+        let serving = serving.spawn_scoped(scope, move || {
+            let served = server.serve(&ending);
+            waker.wake();
+            served
+        });
+        let serving = serving.context("start a thread")?;
+        let ended = session.attend(&mut watch, |_| {
+            ensure!(!serving.is_finished(), "the agent's thread has ended");
+            if holder.guard_again()? {
+                say(format_args!(
+                    "another guard stands there: the one before was killed"
+                ));
+            }
+            Ok(())
+        });
+        drop(running);
+        let served = serving.join();
+        let served = served.map_err(|_| anyhow::anyhow!("the agent's thread has panicked"))?;
+        served.and(ended).map(drop)
+    })
+}
+
+/// A descriptor for each held socket is more than the usual 1,024.
+fn take_all_descriptors() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open files")
+}
+
+/// What is wrong with a socket's name.
+fn taken(path: &std::path::Path) -> Failure {
+    Failure::Conflict(format!(
+        "{} is there already, and in use or no socket: end its owner, or take another name",
+        path.display()
+    ))
+}
