@@ -8,9 +8,11 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
+use etherparse::{SlicedPacket, TransportSlice};
 use libbpf_rs::{MapCore, OpenObject};
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
@@ -18,9 +20,10 @@ use netbpf::tc::Method;
 use netbpf::tcp_hold::{AtBound, Bounds, Events, Held, Holder, Reached, Setup};
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use testbed::step;
+use testbed::traffic::Capture;
 
 use held_peer::{
     A_WHILE, Network, PEER, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged,
@@ -207,6 +210,7 @@ fn a_connection_at_work_is_held_from_now_on() {
         write(&peer, 4000);
         until("the kernel acknowledges", || unacknowledged(&peer) == 0);
         read(&stream, 1500);
+        let (capture, acknowledgements) = capture(bench);
         let held = bench.hold(stream);
         assert_eq!(held.exposed(), 2500);
         assert_eq!(step("ask", held.confirmed()), 1500);
@@ -218,7 +222,119 @@ fn a_connection_at_work_is_held_from_now_on() {
         assert_stays(&peer, 1000);
         confirm(&held, 1000);
         until("it is acknowledged", || unacknowledged(&peer) == 0);
+        drop(capture);
+        let acknowledgements = step("look at the capture", acknowledgements.lock());
+        assert!(acknowledgements.len() > 1);
+        let goes_on = |pair: &[u32]| pair[1].wrapping_sub(pair[0]) as i32 >= 0;
+        assert!(
+            acknowledgements.windows(2).all(goes_on),
+            "one goes back: {acknowledgements:?}"
+        );
     });
+}
+
+/// Up to where the peer is told that all has come, in the order in which it comes to him; a connection's begin
+/// and a reset say nothing of that.
+fn capture(bench: &Bench<'_, '_>) -> (Capture, Arc<Mutex<Vec<u32>>>) {
+    let numbers = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&numbers);
+    let capture = Capture::start(&bench.peer, "eth0", WITHIN * 2, move |frame| {
+        let packet = SlicedPacket::from_ethernet(frame).ok();
+        let Some(TransportSlice::Tcp(tcp)) = packet.and_then(|packet| packet.transport) else {
+            return false;
+        };
+        let is_plain = tcp.ack() && !tcp.syn() && !tcp.rst();
+        if is_plain {
+            step("write it down", taken.lock()).push(tcp.acknowledgment_number());
+        }
+        is_plain
+    });
+    (capture, numbers)
+}
+
+/// Where the sequence numbers of both ends pass 2^32.
+#[test]
+fn sequence_numbers_begin_again() {
+    run("sequence_numbers_begin_again", |bench| {
+        let (ours, his) = (u32::MAX - 99, u32::MAX - 1499);
+        let here = SocketAddr::new(bench.here, 40_000);
+        let there = SocketAddr::new(bench.there(), 40_001);
+        let stream = repaired(here, there, ours, his);
+        let peer = bench.peer.run(|| repaired(there, here, his, ours));
+        let held = bench.hold(patient(stream));
+        for stream in [&held, &peer] {
+            tcp_option(stream, libc::TCP_REPAIR, 0_u32);
+        }
+        write(&peer, 5000);
+        read(&held, 5000);
+        assert_stays(&peer, 5000);
+        for unconfirmed in [4000, 3500, 3499, 3000] {
+            let more = unacknowledged(&peer) - unconfirmed;
+            confirm(&held, more as u64);
+            until("it is acknowledged", || {
+                unacknowledged(&peer) == unconfirmed
+            });
+        }
+        write(&held, 300);
+        read(&peer, 300);
+        until("the peer acknowledges", || unacknowledged(&held) == 0);
+        assert_stays(&peer, 3000);
+        confirm(&held, 3000);
+        until("all is acknowledged", || unacknowledged(&peer) == 0);
+        assert_eq!(step("ask", held.promised()), 5000);
+    });
+}
+
+/// One end of a connection that nobody has made, with these sequence numbers to send and to receive next
+/// (linux/tcp.h, TCP_REPAIR). It is in repair still: the other end has to be there before it says anything.
+fn repaired(local: SocketAddr, remote: SocketAddr, send: u32, receive: u32) -> TcpStream {
+    const RECEIVE_QUEUE: u32 = 1;
+    const SEND_QUEUE: u32 = 2;
+    const TCP_REPAIR_WINDOW: i32 = 29;
+    let family = match local {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let stream = TcpStream::from(step("make a socket", fd));
+    tcp_option(&stream, libc::TCP_REPAIR, 1_u32);
+    step(
+        "bind",
+        bind(stream.as_raw_fd(), &SockaddrStorage::from(local)),
+    );
+    for (queue, sequence) in [(SEND_QUEUE, send), (RECEIVE_QUEUE, receive)] {
+        tcp_option(&stream, libc::TCP_REPAIR_QUEUE, queue);
+        tcp_option(&stream, libc::TCP_QUEUE_SEQ, sequence);
+    }
+    let connected = connect(stream.as_raw_fd(), &SockaddrStorage::from(remote));
+    step("connect", connected);
+    // What a handshake would have agreed on, as code and value: the largest segment, the factors of both windows
+    // (2^7 to send into, 2^7 to receive into), selective acknowledgements (RFC 9293, 7323, 2018).
+    let options: [u32; 6] = [2, 1400, 3, 7 | 7 << 16, 4, 0];
+    tcp_option(&stream, libc::TCP_REPAIR_OPTIONS, options);
+    // struct tcp_repair_window: since which number of his which window to send into, the largest so far, the
+    // window to receive into, and since which number that was said.
+    let window = 65_535;
+    let windows = [receive, window, window, window, receive];
+    tcp_option(&stream, TCP_REPAIR_WINDOW, windows);
+    patient(stream)
+}
+
+fn tcp_option<T>(socket: &impl AsRawFd, name: i32, value: T) {
+    // SAFETY: the kernel reads the value, which outlives the call, and no more than its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    step(
+        format!("set TCP option {name}"),
+        nix::errno::Errno::result(result),
+    );
 }
 
 /// The peer's FIN is a byte of the sequence, which is acknowledged with the last byte before it.
@@ -427,18 +543,7 @@ fn a_listener_with_fast_open_is_refused() {
         let there = bench.there();
         let listener = bench.peer.run(|| TcpListener::bind((there, 0)));
         let listener = step("listen", listener);
-        let mut most = 5;
-        // SAFETY: TCP_FASTOPEN takes one int.
-        let result = unsafe {
-            libc::setsockopt(
-                listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_FASTOPEN,
-                (&raw mut most).cast(),
-                size_of_val(&most) as libc::socklen_t,
-            )
-        };
-        step("set TCP_FASTOPEN", nix::errno::Errno::result(result));
+        tcp_option(&listener, libc::TCP_FASTOPEN, 5_u32);
         let refused = bench.holder.hold_accepted(&listener);
         let error = refused.map_err(|error| error.to_string()).unwrap_err();
         assert!(error.contains("TCP Fast Open"), "{error}");
