@@ -3,6 +3,11 @@
 
 mod held_peer;
 
+/// A link that loses packets.
+mod lossy {
+    include!(concat!(env!("OUT_DIR"), "/lossy.skel.rs"));
+}
+
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +18,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use etherparse::{SlicedPacket, TransportSlice};
+use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, OpenObject};
+use lossy::LossySkelBuilder;
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
-use netbpf::tc::Method;
+use netbpf::tc::{Attacher, Direction, Method};
 use netbpf::tcp_hold::{AtBound, Bounds, Events, Held, Holder, Reached, Setup};
 use nix::libc;
 use nix::sys::socket::{
@@ -533,6 +540,183 @@ fn bytes_at_most(bytes: u64, at_bound: AtBound) -> Bounds {
         at_bound,
         ..Bounds::default()
     }
+}
+
+/// Whatever is lost on the way to us is sent again, and only that: what the peer needs for it, SACK, is in
+/// acknowledgements that acknowledge nothing new.
+#[test]
+fn what_is_lost_is_sent_again() {
+    run("what_is_lost_is_sent_again", |bench| {
+        let mut object = MaybeUninit::uninit();
+        let open = step("open", LossySkelBuilder::default().open(&mut object));
+        let lossy = step("load", netbpf::load::load(open));
+        let program = lossy.progs.lose.as_fd();
+        let attacher = Attacher::new(Method::best(program));
+        let ifindex = step("find up0", nix::net::if_::if_nametoindex("up0"));
+        let attached = attacher.attach(program, "netbpf_lose", ifindex, Direction::Ingress);
+        let attached = step("attach", attached);
+        let (held, peer) = bench.accepted();
+        stream(&held, &peer, 3_000_000);
+        let lost = lossy.maps.bss_data.as_ref().map(|bss| bss.lost);
+        assert!(lost > Some(2), "{lost:?}");
+        drop(attached);
+    });
+}
+
+/// A peer who was told to wait is told to go on, though nothing new is acknowledged to him.
+#[test]
+fn a_window_that_was_shut_opens_again() {
+    run("a_window_that_was_shut_opens_again", |bench| {
+        let (held, peer) = bench.accepted();
+        let small: usize = 20_000;
+        step("set SO_RCVBUF", setsockopt(&*held, sockopt::RcvBuf, &small));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write(&peer, 2_000_000));
+            let mut before = 0;
+            until("the window is shut", || {
+                sleep(A_WHILE);
+                let now = unread(&held);
+                let is_shut = now > 0 && now == before;
+                before = now;
+                is_shut
+            });
+            take(&held, 2_000_000);
+            testbed::joined(writer);
+        });
+        until("all is acknowledged", || unacknowledged(&peer) == 0);
+    });
+}
+
+/// What was confirmed of one connection says nothing of the next one between the same ends.
+#[test]
+fn the_next_one_between_the_same_ends_begins_anew() {
+    run("the_next_one_between_the_same_ends_begins_anew", |bench| {
+        let (listener, address) = bench.listen();
+        step(
+            "hold what is accepted",
+            bench.holder.hold_accepted(&listener),
+        );
+        let there = SocketAddr::new(bench.there(), 40_001);
+        let connect = || {
+            let peer = bench.peer.run(|| bound(there, address));
+            let (stream, _) = step("accept", listener.accept());
+            (bench.hold(patient(stream)), peer)
+        };
+        for end in ["by a reset", "in order", "by a reset"] {
+            let (held, mut peer) = connect();
+            write(&peer, 5000);
+            read(&held, 5000);
+            assert_stays(&peer, 5000);
+            confirm(&held, 5000);
+            until("it is acknowledged", || unacknowledged(&peer) == 0);
+            if end == "in order" {
+                // We leave first: what is left of this connection stays here, in TIME-WAIT.
+                step("we are done", held.shutdown(Shutdown::Write));
+                assert_eq!(step("read to the end", peer.read(&mut [0])), 0);
+                step("the peer is done", peer.shutdown(Shutdown::Write));
+                until("the FIN is acknowledged", || unacknowledged(&peer) == 0);
+            } else {
+                drop(held);
+                peer.read(&mut [0]).unwrap_err();
+            }
+        }
+    });
+}
+
+/// Both ends ask, when nothing is to be sent, whether the other one is there (RFC 9293, 3.8.4).
+#[test]
+fn who_is_asked_whether_he_is_there_answers() {
+    run("who_is_asked_whether_he_is_there_answers", |bench| {
+        let (held, peer) = bench.accepted();
+        write(&peer, 1000);
+        read(&held, 1000);
+        confirm(&held, 1000);
+        until("it is acknowledged", || unacknowledged(&peer) == 0);
+        for stream in [&held, &peer] {
+            step("ask", setsockopt(stream, sockopt::KeepAlive, &true));
+            tcp_option(stream, libc::TCP_KEEPINTVL, 1_u32);
+            tcp_option(stream, libc::TCP_KEEPCNT, 2_u32);
+            tcp_option(stream, libc::TCP_KEEPIDLE, 1_u32);
+        }
+        // Whoever is not answered twice gives up after 3 s.
+        sleep(Duration::from_secs(5));
+        write(&peer, 1000);
+        read(&held, 1000);
+        assert_stays(&peer, 1000);
+        confirm(&held, 1000);
+        until("it is acknowledged", || unacknowledged(&peer) == 0);
+        write(&held, 1000);
+        read(&peer, 1000);
+    });
+}
+
+#[test]
+fn the_peers_reset_ends_it() {
+    run("the_peers_reset_ends_it", |bench| {
+        let (held, peer) = bench.accepted();
+        write(&peer, 1000);
+        read(&held, 1000);
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        step("reset", setsockopt(&peer, sockopt::Linger, &at_once));
+        drop(peer);
+        let ended = (&*held).read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
+        confirm(&held, 1000);
+        step("release", held.release());
+    });
+}
+
+/// From the peer to us, confirmed as it comes.
+fn stream(held: &Held<TcpStream>, peer: &TcpStream, bytes: usize) {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(peer, bytes));
+        take(held, bytes);
+        testbed::joined(writer);
+    });
+    until("all is acknowledged", || unacknowledged(peer) == 0);
+}
+
+/// Reads so much, and confirms each read.
+fn take(held: &Held<TcpStream>, bytes: usize) {
+    let mut left = bytes;
+    let mut buffer = vec![0; 8192];
+    while left > 0 {
+        let read = step("read", (&**held).read(&mut buffer));
+        assert!(read > 0, "{left} bytes are missing");
+        left -= read;
+        confirm(held, read as u64);
+    }
+}
+
+fn unread(stream: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: FIONREAD writes one int.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    step("ask for unread bytes", nix::errno::Errno::result(result));
+    bytes
+}
+
+/// A connection from there, whatever was there before.
+fn bound(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let family = match from {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let stream = TcpStream::from(step("make a socket", fd));
+    step("reuse", setsockopt(&stream, sockopt::ReuseAddr, &true));
+    step(
+        "bind",
+        bind(stream.as_raw_fd(), &SockaddrStorage::from(from)),
+    );
+    step(
+        "connect",
+        connect(stream.as_raw_fd(), &SockaddrStorage::from(to)),
+    );
+    patient(stream)
 }
 
 /// What comes in a SYN would be acknowledged before there is a socket to hold.
