@@ -1,5 +1,28 @@
 //! Held connections, with a peer across a cable, in a network namespace of his own: what he is told to have
 //! arrived, as his own kernel says, is what was confirmed, and never more.
+//!
+//! What holds of every hold, and the tests that fail where it is broken:
+//!
+//! 1. An acknowledgement never goes back, and never beyond what is confirmed, in numbers that begin again:
+//!    `only_what_is_confirmed_is_acknowledged`, `a_connection_at_work_is_held_from_now_on`,
+//!    `sequence_numbers_begin_again`.
+//! 2. None is dropped: `who_leaves_first_holds_back_still`, and with losses `what_is_lost_is_sent_again`.
+//! 3. A probe that was asked for leaves as an acknowledgement: `only_what_is_confirmed_is_acknowledged`.
+//! 4. A hold has bounds: `more_than_the_bound_is_released`, `more_than_the_bound_is_kept_and_said`.
+//! 5. It has them in time, too: `what_is_held_for_too_long_is_released`,
+//!    `what_is_confirmed_in_time_reaches_no_bound`.
+//! 6. A FIN is acknowledged with the last byte before it, and not earlier: `a_fin_waits_for_what_is_before_it`;
+//!    also when the socket is gone: `who_leaves_first_holds_back_still`.
+//! 7. Options stay as they are: `what_is_lost_is_sent_again`, by SACK.
+//! 8. An acknowledgement is forced only where one is due, and that leaves the socket as it was:
+//!    `only_what_is_confirmed_is_acknowledged`, `who_is_released_is_as_before`.
+//! 9. Checksums stay right, where the packet has one already as well (what IPv4 sends in TIME-WAIT):
+//!    `who_leaves_first_holds_back_still`.
+//! 10. A hold is its connection's, whatever is used again: `what_is_no_longer_confirmed_stays_held`,
+//!     `what_comes_before_it_is_accepted_waits_too`, `the_next_one_between_the_same_ends_begins_anew`.
+//! 11. Death acknowledges nothing: `whoever_goes_with_unconfirmed_bytes_resets_the_connection`, and
+//!     tests/tcp_hold_guard.rs.
+//! 12. A socket that was passed on is closed by whoever has it: tests/tcp_hold_agent.rs.
 
 mod held_peer;
 
