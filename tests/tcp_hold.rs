@@ -459,7 +459,7 @@ fn half_closed(bench: &Bench<'_, '_>, bytes: usize) -> (Held<TcpStream>, TcpStre
     assert!(end.is_empty());
     // TIOCOUTQ counts the FIN.
     let with_fin = unacknowledged(&peer);
-    let bytes = i32::try_from(bytes).unwrap();
+    let bytes = bytes as i32;
     assert!((bytes..=bytes + 1).contains(&with_fin), "{with_fin}");
     (held, peer, with_fin)
 }

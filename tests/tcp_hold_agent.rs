@@ -2,6 +2,7 @@
 
 mod held_peer;
 
+use std::array::from_fn;
 use std::fs;
 use std::io::{IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -122,10 +123,10 @@ impl Control {
         request.extend(bytes.to_be_bytes());
         let answer = self.say(&request, fds);
         assert_eq!(answer[..2], [1, verb]);
-        let number = |at: usize| u64::from_be_bytes(answer[at..at + 8].try_into().unwrap());
+        let number = |at: usize| u64::from_be_bytes(from_fn(|place| answer[at + place]));
         (
             u16::from_be_bytes([answer[2], answer[3]]),
-            u32::from_be_bytes(answer[4..8].try_into().unwrap()),
+            u32::from_be_bytes(from_fn(|place| answer[4 + place])),
             number(8),
             number(16),
         )

@@ -114,13 +114,14 @@ impl Drop for Application {
         let _ = waitpid(self.pid, None);
         let memory = std::ptr::NonNull::from(self.wire.confirmed).cast();
         // SAFETY: this is what `shared` made; nobody has it any more.
-        let _ = unsafe { munmap(memory, size_of::<AtomicU64>()) };
+        let _ = unsafe { munmap(memory, 1) };
     }
 }
 
 /// A number that forks share.
 fn shared() -> &'static AtomicU64 {
-    let size = NonZeroUsize::new(size_of::<AtomicU64>()).unwrap();
+    // A page at least, whatever is asked for.
+    let size = NonZeroUsize::MIN;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping at a place of the kernel's choice, of zeros; it ends with the application.
     let memory = unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_SHARED) };
@@ -146,7 +147,12 @@ fn accept(network: &Network, holder: &Holder<'_>, wire: &mut Wire) -> Held<TcpSt
 }
 
 fn address(network: &Network, port: u32) -> SocketAddr {
-    SocketAddr::new(network.here, u16::try_from(port).unwrap())
+    SocketAddr::new(network.here, port as u16)
+}
+
+fn guard_of(holder: &Holder<'_>) -> u32 {
+    let guard = holder.guard();
+    guard.unwrap_or_else(|| panic!("there is no guard"))
 }
 
 fn is_there(pid: u32) -> bool {
@@ -174,7 +180,7 @@ fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first
     let mut application = Application::start(|wire| {
         let mut object = MaybeUninit::uninit();
         let holder = holder(method, &mut object);
-        wire.say(holder.guard().unwrap());
+        wire.say(guard_of(&holder));
         let held = accept(network, &holder, wire);
         let mut unconfirmed = 0;
         loop {
@@ -253,7 +259,7 @@ fn what_was_passed_on_stays_held() {
         let mut application = Application::start(|wire| {
             let mut object = MaybeUninit::uninit();
             let holder = holder(method, &mut object);
-            wire.say(holder.guard().unwrap());
+            wire.say(guard_of(&holder));
             let held = accept(network, &holder, wire);
             read(&held, 4000);
             wire.confirm(&held, 1000);
@@ -305,7 +311,7 @@ fn a_killed_guard_is_known_and_replaced() {
             let mut application = Application::start(|wire| {
                 let mut object = MaybeUninit::uninit();
                 let mut holder = holder(method, &mut object);
-                let first = holder.guard().unwrap();
+                let first = guard_of(&holder);
                 assert!(!step("look", holder.guard_again()), "there is one");
                 let held = accept(network, &holder, wire);
                 read(&held, 4000);
@@ -318,7 +324,7 @@ fn a_killed_guard_is_known_and_replaced() {
                 wire.say(first);
                 wire.hear();
                 assert!(step("start another", holder.guard_again()));
-                wire.say(holder.guard().unwrap());
+                wire.say(guard_of(&holder));
                 wire.wait();
             });
             let port = application.wire.hear();
@@ -345,7 +351,7 @@ fn the_guard_has_none_of_the_applications_sockets() {
         let mut object = MaybeUninit::uninit();
         let listener = step("listen", TcpListener::bind((network.here, 0)));
         let holder = holder(method, &mut object);
-        let guard = holder.guard().unwrap();
+        let guard = guard_of(&holder);
         let folder = step("list", fs::read_dir(format!("/proc/{guard}/fd")));
         let mut open: Vec<String> = folder
             .map(|entry| step("read", fs::read_link(step("list", entry).path())))
@@ -372,7 +378,7 @@ fn without_its_holder_a_socket_stays_held() {
         |_, network, method| {
             let mut object = MaybeUninit::uninit();
             let holder = holder(method, &mut object);
-            let guard = holder.guard().unwrap();
+            let guard = guard_of(&holder);
             let listener = step("listen", TcpListener::bind((network.here, 0)));
             step("hold what is accepted", holder.hold_accepted(&listener));
             let peer = network.connect_from_peer(step("address", listener.local_addr()));
