@@ -63,6 +63,17 @@ pub enum Attach {
     Clsact,
 }
 
+impl Attach {
+    /// The way to attach; none: the best that the kernel can.
+    pub fn method(self) -> Option<Method> {
+        match self {
+            Attach::Auto => None,
+            Attach::Tcx => Some(Method::Tcx),
+            Attach::Clsact => Some(Method::Clsact),
+        }
+    }
+}
+
 impl Common {
     /// What ends the session, and how often it wakes.
     pub fn session(&self) -> session::Options {
@@ -79,11 +90,7 @@ impl Common {
 
     /// The way to attach; none: the best that the kernel can.
     pub fn method(&self) -> Option<Method> {
-        match self.attach {
-            Attach::Auto => None,
-            Attach::Tcx => Some(Method::Tcx),
-            Attach::Clsact => Some(Method::Clsact),
-        }
+        self.attach.method()
     }
 
     /// Without `-v`, keeps what libbpf says of an error off stderr: it says dozens of lines.

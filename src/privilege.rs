@@ -61,10 +61,15 @@ pub fn keep_only(caps: &[Cap], scope: Scope) -> Result<()> {
 ///
 /// Filters are detached by the process itself, so with them CAP_NET_ADMIN stays.
 pub fn drop_after_attach(method: Method, scope: Scope) -> Result<()> {
-    let mut keep = match method {
-        Method::Tcx => Vec::new(),
-        Method::Clsact => vec![Cap::NetAdmin],
-    };
+    match method {
+        Method::Tcx => keep_after_attach(&[], scope),
+        Method::Clsact => keep_after_attach(&[Cap::NetAdmin], scope),
+    }
+}
+
+/// As [`drop_after_attach`], for those who need some capabilities in their work.
+pub fn keep_after_attach(caps: &[Cap], scope: Scope) -> Result<()> {
+    let mut keep = caps.to_vec();
     if !map_access_is_free() {
         keep.push(Cap::Bpf);
     }

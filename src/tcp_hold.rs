@@ -8,15 +8,18 @@
 mod accounts;
 pub mod agent;
 mod bounds;
+mod arguments;
 mod connection;
 mod guard;
 mod held;
 mod holder;
 pub mod lockstep;
+pub mod measure;
 pub mod plug;
 mod standing;
 
 pub use bounds::{AtBound, Bounds, Reached};
+pub use arguments::{Arguments, Command};
 pub use held::Held;
 pub use holder::{Events, Holder, Holds, MOST_HOLDS, Setup, labels};
 
