@@ -3,7 +3,7 @@
 //! Order of a start: the instance lock, then the ledger's directory; what a dead owner left is
 //! removed; what is in the way is refused before anything is changed; then the ledger is begun.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::ip::{self, Place};
 use crate::ledger::{self, Directory, Object, Owner, Record};
 use crate::link::{Identities, Link};
 use crate::namespace;
+use crate::nat::{self, Nat};
 use crate::privilege::{self, Cap};
 use crate::removal::{complain, remove};
 use crate::server::{self, OnLine, Server};
@@ -123,6 +124,33 @@ impl Guard {
     pub fn configure(&self, namespace: &str, lines: &[String]) -> Result<()> {
         let file = namespace::open(namespace)?;
         ip::batch(lines, self.place(Some((namespace, &file))))
+    }
+
+    /// Runs lines of `ip` on the host, in one batch. What they make is to go with our links.
+    pub fn configure_host(&self, lines: &[String]) -> Result<()> {
+        ip::batch(lines, self.place(None))
+    }
+
+    /// Writes a value below /proc/sys of a namespace, which goes with it.
+    pub fn write_sysctl(&self, namespace: &str, name: &str, value: &str) -> Result<()> {
+        let file = namespace::open(namespace)?;
+        let path = format!("/proc/sys/{name}");
+        namespace::inside(&file, || {
+            fs::write(&path, value).with_context(|| format!("write {path} in {namespace}"))
+        })
+    }
+
+    /// Lets the network out through an interface of the host.
+    pub fn open_way_out(&mut self, nat: Nat) -> Result<()> {
+        self.record.objects.push(Object::Nat(nat.clone()));
+        self.record.store()?;
+        nat.make(&self.record.token, self.instance.as_fd())?;
+        if nat::is_forwarding()? {
+            return Ok(());
+        }
+        self.record.objects.push(Object::Forwarding);
+        self.record.store()?;
+        nat::forward(true)
     }
 
     /// Waits until packets pass through these links of the host.

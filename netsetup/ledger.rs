@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::nat::Nat;
 use crate::process::Process;
 use crate::{link, namespace, random};
 
@@ -83,6 +84,10 @@ pub enum Object {
         #[serde(flatten)]
         identity: link::Identity,
     },
+    /// That the host forwards IPv4 packets, which it did not before.
+    Forwarding,
+    /// Rules of a firewall; the token marks them.
+    Nat(Nat),
 }
 
 impl Record {

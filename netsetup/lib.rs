@@ -15,6 +15,7 @@ pub mod ip;
 pub mod ledger;
 pub mod link;
 pub mod namespace;
+pub mod nat;
 pub mod privilege;
 pub mod process;
 pub mod random;

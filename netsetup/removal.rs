@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use crate::failure::say;
 use crate::ip::{self, LinkState, Place};
 use crate::ledger::{Object, Record};
-use crate::{link, namespace, random};
+use crate::{link, namespace, nat, random};
 
 /// Removes the network, and its ledger. What could not be removed stays in the ledger, for the
 /// next start.
@@ -26,7 +26,7 @@ pub(crate) fn remove(mut record: Record, lock: BorrowedFd<'_>) -> Result<()> {
         left.extend(links.into_iter().rev());
     }
     for object in others.into_iter().rev() {
-        if let Err(error) = remove_other(&object, &record.token) {
+        if let Err(error) = remove_other(&object, &record, lock) {
             errors.push(error);
             left.push(object);
         }
@@ -46,11 +46,17 @@ pub(crate) fn remove(mut record: Record, lock: BorrowedFd<'_>) -> Result<()> {
     Err(anyhow!(texts.join("; ")))
 }
 
-fn remove_other(object: &Object, token: &str) -> Result<()> {
+fn remove_other(object: &Object, record: &Record, lock: BorrowedFd<'_>) -> Result<()> {
+    let token = &record.token;
+    let is_here = || Ok::<bool, anyhow::Error>(namespace::current()? == record.network_namespace);
     match object {
         Object::Link { .. } => Ok(()), // all at once, in remove_links
         Object::Namespace { name, identity } => namespace::remove(name, *identity, token),
         Object::NamespaceDirectory { made } => namespace::remove_directory(*made),
+        // In another network namespace there is nothing of them.
+        Object::Nat(nat) if is_here()? => nat.remove(token, lock),
+        Object::Forwarding if is_here()? => nat::forward(false),
+        Object::Nat(_) | Object::Forwarding => Ok(()),
     }
 }
 

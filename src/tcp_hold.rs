@@ -15,6 +15,7 @@ mod held;
 mod holder;
 pub mod lockstep;
 pub mod measure;
+pub mod network;
 pub mod plug;
 mod standing;
 

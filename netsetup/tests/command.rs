@@ -61,24 +61,26 @@ fn up_list_down() {
         };
         let names = [
             "neighbor_sharing",
+            "tcp_hold",
             "tokenbucket",
             "tunnel_monitor",
             "vlan_learning",
         ];
-        let listed = |states: [&str; 4]| {
-            let lines = [0, 1, 2, 3].map(|i| format!("{}  {}", names[i], states[i]));
+        let listed = |states: [&str; 5]| {
+            let lines = [0, 1, 2, 3, 4].map(|i| format!("{}  {}", names[i], states[i]));
             list(&["list"], &lines);
             for (name, line) in names.into_iter().zip(lines) {
                 list(&["list", name], &[line]);
             }
         };
         let (down, up) = ("down  (", "up for 0:00:0");
-        listed([down; 4]);
+        listed([down; 5]);
         for (topology, states, hosts) in [
-            (names[0], [up, down, down, down], 6),
-            (names[1], [down, up, down, down], 4),
-            (names[2], [down, down, up, down], 9),
-            (names[3], [down, down, down, up], 6),
+            (names[0], [up, down, down, down, down], 6),
+            (names[1], [down, up, down, down, down], 1),
+            (names[2], [down, down, up, down, down], 4),
+            (names[3], [down, down, down, up, down], 9),
+            (names[4], [down, down, down, down, up], 6),
         ] {
             let (code, stdout, notice) = netsetup(&["up", topology]);
             assert_eq!((code, stdout.as_str()), (0, ""));
@@ -101,7 +103,7 @@ fn up_list_down() {
             );
             assert_eq!(netsetup(&["down", topology]), says(0, ""));
             before.assert_same(&sandbox.snapshot(), "after down");
-            listed([down; 4]);
+            listed([down; 5]);
             assert_eq!(
                 netsetup(&["down", topology]),
                 says(0, &format!("netsetup: {topology} is not up\n"))
@@ -117,7 +119,7 @@ fn a_name_that_nobody_knows_is_a_usage_error() {
             netsetup(&[command, "nosuch"]),
             says(
                 2,
-                "netsetup: there is no topology nosuch; known: neighbor_sharing, tokenbucket, \
+                "netsetup: there is no topology nosuch; known: neighbor_sharing, tcp_hold, tokenbucket, \
                  tunnel_monitor, vlan_learning\n"
             )
         );

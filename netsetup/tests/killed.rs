@@ -10,8 +10,14 @@ use std::process::{Command, Output, Stdio};
 use testbed::sandbox::{self, Sandbox};
 use testbed::{long, step};
 
-/// A bridge and its ports; tunnels in namespaces; a trunk, and devices that are made in namespaces.
-const TOPOLOGIES: [&str; 3] = ["neighbor_sharing", "tunnel_monitor", "vlan_learning"];
+/// A bridge and its ports; a bridge with an address of the host; tunnels in namespaces; a trunk, and devices
+/// that are made in namespaces.
+const TOPOLOGIES: [&str; 4] = [
+    "neighbor_sharing",
+    "tcp_hold",
+    "tunnel_monitor",
+    "vlan_learning",
+];
 
 /// Kill points of one command, at most.
 const MOST: usize = 500;

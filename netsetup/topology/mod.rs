@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod neighbor_sharing;
+pub mod tcp_hold;
 pub mod tokenbucket;
 pub mod tunnel_monitor;
 pub mod vlan_learning;
@@ -26,11 +27,19 @@ pub struct Topology {
 }
 
 /// All of them.
-pub static ALL: [Topology; 4] = [
+pub static ALL: [Topology; 5] = [
     Topology {
         name: neighbor_sharing::NAME,
         summary: "a wan, three neighbors and two LAN clients on one bridge",
         build: |on_step| Ok(neighbor_sharing::build(on_step)?.into_guard()),
+    },
+    Topology {
+        name: tcp_hold::NAME,
+        summary: "a namespace behind the host, on a bridge with the host's own address",
+        build: |on_step| {
+            let plan = tcp_hold::Plan::default();
+            Ok(tcp_hold::build(&plan, on_step)?.into_guard())
+        },
     },
     Topology {
         name: tokenbucket::NAME,
@@ -82,7 +91,7 @@ mod tests {
         let error = Topology::find("neighbour_sharing").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no topology neighbour_sharing; known: neighbor_sharing, tokenbucket, \
+            "there is no topology neighbour_sharing; known: neighbor_sharing, tcp_hold, tokenbucket, \
              tunnel_monitor, vlan_learning"
         );
         assert!(matches!(

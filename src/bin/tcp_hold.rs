@@ -6,7 +6,7 @@ use anyhow::Result;
 use netbpf::failure;
 use netbpf::session::{self, Session};
 use netbpf::tcp_hold::measure::{self, MeasureArguments, Role};
-use netbpf::tcp_hold::{Arguments, Command};
+use netbpf::tcp_hold::{Arguments, Command, network};
 
 const NAME: &str = "tcp_hold";
 
@@ -21,6 +21,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Client(arguments) => measure(arguments, Role::Client),
         Command::Server(arguments) => measure(arguments, Role::Server),
+        Command::NetUp(arguments) => network::up(arguments),
+        Command::NetDown => network::down(),
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::measure::MeasureArguments;
+use super::network::NetworkArguments;
 
 /// Holds back TCP acknowledgements until the application has confirmed what it has read, and measures what
 /// that costs.
@@ -24,4 +25,8 @@ pub enum Command {
     Client(MeasureArguments),
     /// Wait for connections and measure them
     Server(MeasureArguments),
+    /// Build the network of the simulation and leave it up
+    NetUp(NetworkArguments),
+    /// Remove the network that was left up
+    NetDown,
 }
