@@ -18,6 +18,7 @@ use crate::link::{Identities, Link};
 use crate::namespace;
 use crate::nat::{self, Nat};
 use crate::privilege::{self, Cap};
+use crate::queue::{self, Limit};
 use crate::removal::{complain, remove};
 use crate::server::{self, OnLine, Server};
 
@@ -138,6 +139,21 @@ impl Guard {
         namespace::inside(&file, || {
             fs::write(&path, value).with_context(|| format!("write {path} in {namespace}"))
         })
+    }
+
+    /// Limits what leaves by one of our links, until it is taken away again or goes with the link. Without a
+    /// namespace, the link is one of the host.
+    pub fn limit(&self, namespace: Option<&str>, link: &str, limit: Option<&Limit>) -> Result<()> {
+        let file = namespace.map(namespace::open).transpose()?;
+        let place = queue::Place {
+            link,
+            namespace: file.as_ref(),
+            lock: self.instance.as_fd(),
+        };
+        match limit {
+            Some(limit) => queue::limit(limit, place),
+            None => queue::unlimit(place),
+        }
     }
 
     /// Lets the network out through an interface of the host.

@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod nat;
 pub mod privilege;
 pub mod process;
+pub mod queue;
 pub mod random;
 mod removal;
 pub mod server;

@@ -11,6 +11,7 @@ mod bounds;
 mod arguments;
 mod connection;
 mod guard;
+pub mod experiment;
 mod held;
 mod holder;
 pub mod lockstep;

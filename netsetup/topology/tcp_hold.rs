@@ -27,6 +27,7 @@ use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::nat::{By, Nat};
+use crate::queue::Limit;
 use crate::topology::OnStep;
 use crate::{ip, namespace};
 
@@ -148,6 +149,18 @@ impl Network {
     /// The host's addresses in the network.
     pub fn host(&self) -> (Ipv4Addr, Ipv6Addr) {
         addresses(IPV4, IPV6, HOST)
+    }
+
+    /// Makes the line between host and namespace slow, both ways.
+    pub fn limit(&self, limit: &Limit) -> Result<()> {
+        self.guard.limit(None, OUTER, Some(limit))?;
+        self.guard.limit(Some(NAMESPACE), INNER, Some(limit))
+    }
+
+    /// Makes it fast again.
+    pub fn unlimit(&self) -> Result<()> {
+        self.guard.limit(None, OUTER, None)?;
+        self.guard.limit(Some(NAMESPACE), INNER, None)
     }
 
     /// Leaves it up after the end of this process.

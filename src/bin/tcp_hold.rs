@@ -6,7 +6,7 @@ use anyhow::Result;
 use netbpf::failure;
 use netbpf::session::{self, Session};
 use netbpf::tcp_hold::measure::{self, MeasureArguments, Role};
-use netbpf::tcp_hold::{Arguments, Command, network};
+use netbpf::tcp_hold::{Arguments, Command, experiment, network};
 
 const NAME: &str = "tcp_hold";
 
@@ -19,10 +19,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
-        Command::Client(arguments) => measure(arguments, Role::Client),
-        Command::Server(arguments) => measure(arguments, Role::Server),
-        Command::NetUp(arguments) => network::up(arguments),
-        Command::NetDown => network::down(),
+        None => experiment::run(&arguments.experiment),
+        Some(Command::Client(arguments)) => measure(arguments, Role::Client),
+        Some(Command::Server(arguments)) => measure(arguments, Role::Server),
+        Some(Command::NetUp(arguments)) => network::up(arguments),
+        Some(Command::NetDown) => network::down(),
+        Some(Command::Lockstep(lockstep)) => lockstep.run(&mut Session::start(lockstep.session())?),
+        Some(Command::Plug(step)) => step.run(),
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
     fn server(words: &str) -> Result<MeasureArguments, clap::Error> {
         let words = format!("tcp_hold server {words}");
         match Arguments::try_parse_from(words.split(' '))?.command {
-            Command::Server(arguments) => Ok(arguments),
+            Some(Command::Server(arguments)) => Ok(arguments),
             other => panic!("{other:?}"),
         }
     }

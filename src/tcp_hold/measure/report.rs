@@ -470,7 +470,7 @@ mod tests {
         figures.elapsed = 12.0;
         assert_eq!(
             figures.interval(),
-            "[12.0s]\t853.0 pkts/s\tavg 37.093 ms\tin 13.305 KiB/s\tout 13.328 KiB/s"
+            "[12.0s]\t853.0 pkts/s\tavg 37.110 ms\tin 13.305 KiB/s\tout 13.328 KiB/s"
         );
         let result = figures.result();
         let words: Vec<&str> = result.split(' ').collect();

@@ -14,6 +14,7 @@ use super::socket::Socket;
 use super::stream::{Shared, Stop};
 use super::tally::Tally;
 use crate::ending::{Ending, Running, ending};
+use crate::privilege::{self, Cap, Scope};
 
 /// The peer has begun so much earlier at most.
 const BEGAN_EARLIER: Duration = Duration::from_secs(1);
@@ -132,6 +133,11 @@ impl Worker {
                 ending: &told.ending,
                 is_over: &told.is_over,
             };
+            // That of an experiment has more, for its clean-up.
+            match &socket {
+                Socket::Plain(_) => privilege::drop_all(Scope::Thread)?,
+                Socket::Held(_) => privilege::keep_after_attach(&[Cap::NetAdmin], Scope::Thread)?,
+            }
             let (stop, others) = handlers::serve(&plan, shared, first);
             let mut cpu = Cpu::of_this_thread()?;
             cpu += others;

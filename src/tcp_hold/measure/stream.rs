@@ -14,9 +14,9 @@ use super::socket::Socket;
 use super::tally::{Call, Tally};
 use crate::ending::{Ending, Woken};
 
-/// Bytes that are read at a time, and confirmed. Well below ten segments, which is what a peer may send at
-/// first: one that is to confirm more at a time waits for what never comes.
-const PIECE: usize = 8192;
+/// Bytes that are read at a time, at most, and then confirmed. Whoever reads waits for no more than there is: a
+/// peer may send ten segments at first, so one that is to confirm more at a time waits for what never comes.
+const PIECE: usize = 64 << 10;
 
 /// Why a connection is served no longer.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl<'a> Sender<'a> {
 #[derive(Debug)]
 pub struct Receiver<'a> {
     shared: Shared<'a>,
-    buffer: Box<[u8; PIECE]>,
+    buffer: Vec<u8>,
     /// Of the buffer, what no message was made of yet.
     unused: Range<usize>,
     /// Bytes that were read and not confirmed.
@@ -138,7 +138,7 @@ impl<'a> Receiver<'a> {
     pub fn new(shared: Shared<'a>) -> Receiver<'a> {
         Receiver {
             shared,
-            buffer: Box::new([0; PIECE]),
+            buffer: vec![0; PIECE],
             unused: 0..0,
             unconfirmed: 0,
         }
