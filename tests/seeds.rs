@@ -403,6 +403,91 @@ fn tunnel_monitor_through_python() {
     });
 }
 
+/// "Run": the server on the host, the client in ns0; COUNT makes both end sooner. Then the notes' loop of
+/// epochs, where the kernel has a plug.
+#[test]
+fn tcp_hold_by_its_own_name() {
+    sandbox::run("tcp_hold_by_its_own_name", |sandbox| {
+        let folder = compat("tcp-hold");
+        let line = |words: &str| {
+            let mut shell = on_this_build("sh");
+            shell.args(["-c", &format!("exec {words}")]);
+            shell.current_dir(&folder).env("COUNT", "2");
+            sandbox.start_with(shell, Input::AtEnd, Output::Read)
+        };
+        line("make").finish(ENDS_WITHIN).assert_code(0);
+        let server = line("./demo server 32 ping 16 0.0.0.0:23324");
+        server.wait_for("Ready to accept connections", READY_WITHIN);
+        line("./net-up.sh").finish(ENDS_WITHIN).assert_code(0);
+        let client = "./demo client 32 echo 16 192.168.100.100:23324";
+        let client = line(&format!("env HOOK=1 ip netns exec ns0 {client}"));
+        for (end, name) in [
+            (client, "client-echo-t32-sz16"),
+            (server, "server-ping-t32-sz16"),
+        ] {
+            let ended = end.finish(ENDS_WITHIN);
+            ended.assert_code(0);
+            let result = format!("\n./demo\t{name} ");
+            assert!(ended.stdout.contains(&result), "{}", ended.stdout);
+            let is_held = ended.stdout.contains("\nheld at inner0: ");
+            assert_eq!(is_held, name.starts_with("client"), "{}", ended.stdout);
+        }
+        let unheld = "ip netns exec ns0 ./demo-nobpf client 1 push 16 192.168.100.100:23324";
+        let server = line("./demo-nobpf server 1 pull 16 0.0.0.0:23324");
+        server.wait_for("Ready to accept connections", READY_WITHIN);
+        let client = line(&format!("env HOOK=1 {unheld}")).finish(ENDS_WITHIN);
+        client.assert_code(0);
+        assert!(!client.stdout.contains("held at"), "{}", client.stdout);
+        server.finish(ENDS_WITHIN).assert_code(0);
+
+        let up = line("ip netns exec ns0 ./plug-up.sh").finish(ENDS_WITHIN);
+        match up.status.code() {
+            Some(0) => {
+                for step in [
+                    "./plug-next.sh",
+                    "./plug-down.sh",
+                    "./lockstep 10 --duration 1",
+                ] {
+                    let step = line(&format!("ip netns exec ns0 {step}"));
+                    step.finish(ENDS_WITHIN).assert_code(0);
+                }
+            }
+            _ => {
+                up.assert_code(4);
+                assert!(up.stderr.contains("CONFIG_NET_SCH_PLUG"), "{}", up.stderr);
+            }
+        }
+        line("./net-down.sh").finish(ENDS_WITHIN).assert_code(0);
+    });
+}
+
+/// The exercise of docs/tcp_hold.md: the peer of an echo that holds each message for 300 ms sends it again.
+#[test]
+fn tcp_hold_exercise_shows_the_peers_patience() {
+    sandbox::run("tcp_hold_exercise_shows_the_peers_patience", |_| {
+        let commands = testbed::document::blocks("docs/tcp_hold.md", "Exercise").concat();
+        let tool = env!("CARGO_BIN_EXE_tcp_hold");
+        let commands = commands
+            .replace("sudo ", "")
+            .replace("./target/release/tcp_hold", tool);
+        assert_eq!(commands.lines().count(), 5, "{commands}");
+        let said = typed(&commands);
+        let of_server = said
+            .lines()
+            .find(|line| line.contains("\tserver-ping-t1-sz16 "));
+        assert!(of_server.is_some(), "{said}");
+        let timeouts = said.lines().filter_map(|line| {
+            let (_, rest) = line.strip_prefix("TCP: ")?.split_once("sent again, ")?;
+            rest.split(' ').next()?.parse::<u64>().ok()
+        });
+        // The client has nothing to send again.
+        let timeouts: Vec<u64> = timeouts.collect();
+        assert_eq!(timeouts.len(), 2, "{said}");
+        assert!(timeouts.contains(&0), "{said}");
+        assert!(timeouts.iter().any(|count| *count > 0), "{said}");
+    });
+}
+
 /// A copy of what `make` needs, so that what is made there is not in the checkout.
 fn copy_of_tree(folder: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
