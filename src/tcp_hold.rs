@@ -7,11 +7,11 @@
 
 mod accounts;
 pub mod agent;
-mod bounds;
 mod arguments;
+mod bounds;
 mod connection;
-mod guard;
 pub mod experiment;
+mod guard;
 mod held;
 mod holder;
 pub mod lockstep;
@@ -20,8 +20,8 @@ pub mod network;
 pub mod plug;
 mod standing;
 
-pub use bounds::{AtBound, Bounds, Reached};
 pub use arguments::{Arguments, Command};
+pub use bounds::{AtBound, Bounds, Reached};
 pub use held::Held;
 pub use holder::{Events, Holder, Holds, MOST_HOLDS, Setup, labels};
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use netbpf::failure;
 use netbpf::session::{self, Session};
 use netbpf::tcp_hold::measure::{self, MeasureArguments, Role};
-use netbpf::tcp_hold::{Arguments, Command, experiment, network};
+use netbpf::tcp_hold::{Arguments, Command, agent, experiment, network};
 
 const NAME: &str = "tcp_hold";
 
@@ -24,6 +24,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(Command::Server(arguments)) => measure(arguments, Role::Server),
         Some(Command::NetUp(arguments)) => network::up(arguments),
         Some(Command::NetDown) => network::down(),
+        Some(Command::Agent(arguments)) => agent::run(arguments),
         Some(Command::Lockstep(lockstep)) => lockstep.run(&mut Session::start(lockstep.session())?),
         Some(Command::Plug(step)) => step.run(),
     }

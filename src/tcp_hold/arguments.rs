@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::agent::AgentArguments;
 use super::experiment::ExperimentArguments;
 use super::lockstep::{Lockstep, Step};
 use super::measure::MeasureArguments;
@@ -42,6 +43,8 @@ pub enum Command {
     NetUp(NetworkArguments),
     /// Remove the network that was left up
     NetDown,
+    /// Hold connections of other programs, which pass their sockets on to this agent
+    Agent(AgentArguments),
     /// Hold what leaves an interface, and let it go in epochs, until Enter
     Lockstep(Lockstep),
     /// Hold what leaves an interface, and let it go step by step

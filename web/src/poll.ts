@@ -8,7 +8,7 @@ import { sample, type Sample } from "./sample.js";
 /** Milliseconds from one question to the next. */
 const PERIOD = 1000;
 /** An answer that takes longer will not come. With it a banner comes within 5 s of the last answer. */
-const PATIENCE = 3000;
+const PATIENCE = 2000;
 /** The monitor makes a new sample each second; when it has not for so long, it hangs. */
 const OVERDUE = 4000;
 
