@@ -7,8 +7,9 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -97,10 +98,14 @@ impl Guard {
     /// Lets it end, when nothing is held any more. Says whether that is so now.
     pub fn end(mut self) -> Result<bool> {
         self.wire.shutdown(std::net::Shutdown::Write)?;
-        match self.wire.read(&mut [0]).context("wait for the guard")? {
-            0 => Ok(true),
-            _ => Ok(false),
+        let is_held = self.wire.read(&mut [0]).context("wait for the guard")? > 0;
+        // Its end of the wire is closed before the rest of it is gone.
+        let path = format!("/proc/{}", self.pid);
+        let deadline = Instant::now() + ANSWERS_WITHIN;
+        while !is_held && Path::new(&path).exists() && Instant::now() < deadline {
+            sleep(Duration::from_millis(1));
         }
+        Ok(!is_held)
     }
 }
 
