@@ -80,8 +80,9 @@ fn measure(
     };
     match &hook {
         None => privilege::drop_all(Scope::Process)?,
-        // To have the kernel send an acknowledgement; each connection's thread does.
-        Some(_) => privilege::keep_after_attach(&[Cap::NetAdmin], Scope::Process)?,
+        // To have the kernel send an acknowledgement, which each connection's thread does; and for the guard,
+        // who asks which sockets are held.
+        Some(_) => privilege::keep_only(&[Cap::Bpf, Cap::NetAdmin], Scope::Process)?,
     }
     let sockets = meet(arguments, plan, hook.as_mut(), listener, session, reporter)?;
 
