@@ -112,7 +112,7 @@ pub fn claim<'a>(tool: &str, ports: impl IntoIterator<Item = &'a Port>) -> Resul
 
 /// Lets this process open as many files as it may. The usual 1,024 are not enough for a few hundred
 /// interfaces, each with its lock and a link for each program.
-fn take_all_descriptors() -> Result<()> {
+pub fn take_all_descriptors() -> Result<()> {
     let limit = Resource::RLIMIT_NOFILE;
     let (_, most) = getrlimit(limit).context("read the limit of open files")?;
     setrlimit(limit, most, most).context("raise the limit of open files")

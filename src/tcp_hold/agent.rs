@@ -11,9 +11,8 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::holder::{Holder, Setup, labels};
+use super::holder::{self, Holder, Setup};
 use crate::Failure;
 use crate::ending::ending;
 use crate::failure::say;
@@ -23,10 +22,7 @@ use crate::port::{self, Port};
 use crate::preflight;
 use crate::privilege::{self, Cap};
 use crate::session::{Options, Session};
-use crate::tc::Method;
 use server::Server;
-
-const NAME: &str = "tcp_hold";
 
 /// Holds connections of other programs, which pass their sockets on to this agent.
 #[derive(Args, Clone, Debug)]
@@ -69,21 +65,11 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut object = MaybeUninit::uninit();
     let mut holder = Holder::load(&Setup::default(), &mut object)?;
-    let method = match arguments.attach {
-        Attach::Auto => holder.best_method(),
-        Attach::Tcx => Method::Tcx,
-        Attach::Clsact => Method::Clsact,
-    };
-    // Links are beside each other; a filter would take the place of another instance's.
-    let _locks = match method {
-        Method::Tcx => Vec::new(),
-        Method::Clsact => {
-            let locks = port::claim(NAME, &ports)?;
-            port::remove_leftovers(NAME, &ports.iter().collect::<Vec<_>>(), &labels())?;
-            locks
-        }
-    };
-    take_all_descriptors()?;
+    let method = arguments.attach.method();
+    let method = method.unwrap_or_else(|| holder.best_method());
+    let _locks = holder::claim(method, &ports)?;
+    // One for each held socket.
+    port::take_all_descriptors()?;
     session.check()?;
     let mut watch = LinkWatch::over(&links)?;
     holder.attach(Some(method), &ports)?;
@@ -114,12 +100,6 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         let served = served.map_err(|_| anyhow::anyhow!("the agent's thread has panicked"))?;
         served.and(ended).map(drop)
     })
-}
-
-/// A descriptor for each held socket is more than the usual 1,024.
-fn take_all_descriptors() -> Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open files")
 }
 
 /// What is wrong with a socket's name.

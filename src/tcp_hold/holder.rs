@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
+use netsetup::instance::Instance;
 use plain::Plain;
 
 use super::accounts::Accounts;
@@ -20,7 +21,7 @@ use crate::Failure;
 use crate::load::load;
 use crate::map_value;
 use crate::notation::grouped;
-use crate::port::Port;
+use crate::port::{self, Port};
 use crate::tc::{Attacher, Direction, Method};
 
 /// Connections that can be held at once.
@@ -29,6 +30,7 @@ pub const MOST_HOLDS: u32 = 65_536;
 /// Connections that have sent their FIN stay for minutes; their slots are others' by then.
 const LEAVERS_PER_HOLD: u32 = 4;
 
+const TOOL: &str = "tcp_hold";
 const HOLD_BACK: &str = "hold_back";
 
 // SAFETY: integers only, without padding.
@@ -41,6 +43,17 @@ pub fn labels() -> Vec<String> {
 
 fn label() -> String {
     format!("netbpf_{HOLD_BACK}")
+}
+
+/// Before a tool attaches to these interfaces. Links are beside each other; a filter would take the place of
+/// another instance's, so there is a lock for each, and what a killed run left is removed.
+pub(super) fn claim(method: Method, ports: &[Port]) -> Result<Vec<Instance>> {
+    if method == Method::Tcx {
+        return Ok(Vec::new());
+    }
+    let locks = port::claim(TOOL, ports)?;
+    port::remove_leftovers(TOOL, &ports.iter().collect::<Vec<_>>(), &labels())?;
+    Ok(locks)
 }
 
 /// How it is set up.

@@ -71,13 +71,17 @@ impl Lockstep {
             });
         // The reader of stdout may be gone; the plug has to go all the same.
         let said = writeln!(io::stdout(), "Exiting...");
-        let removed = plug.remove().map(|dropped| {
-            if dropped > 0 {
-                say(format_args!("{dropped} packets found no room in the plug"));
-            }
-        });
+        let removed = take_out(plug);
         watched.map(drop).and(removed).and(Ok(said?))
     }
+}
+
+fn take_out(plug: Plug) -> Result<()> {
+    let dropped = plug.remove()?;
+    if dropped > 0 {
+        say(format_args!("{dropped} packets found no room in the plug"));
+    }
+    Ok(())
 }
 
 /// Hold what leaves an interface, and let it go step by step
@@ -119,13 +123,7 @@ impl Step {
                 Plug::put_in(&self.iface).map(drop)
             }
             What::Next => Plug::find(&self.iface)?.next_epoch(),
-            What::Down => {
-                let dropped = Plug::find(&self.iface)?.remove()?;
-                if dropped > 0 {
-                    say(format_args!("{dropped} packets found no room in the plug"));
-                }
-                Ok(())
-            }
+            What::Down => take_out(Plug::find(&self.iface)?),
         }
     }
 }

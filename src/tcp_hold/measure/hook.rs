@@ -2,7 +2,6 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use libbpf_rs::OpenObject;
@@ -11,11 +10,9 @@ use netsetup::instance::Instance;
 use super::socket::Socket;
 use crate::Failure;
 use crate::netlink::Netlink;
-use crate::port::{self, Port};
+use crate::port::Port;
 use crate::tc::Method;
-use crate::tcp_hold::{Events, Holder, Setup, labels};
-
-const TOOL: &str = "tcp_hold";
+use crate::tcp_hold::{Events, Holder, Setup, holder};
 
 /// Holds connections, at whatever interfaces they leave by.
 pub struct Hook<'obj> {
@@ -38,9 +35,8 @@ impl<'obj> Hook<'obj> {
             max_holds: u32::try_from(connections)?,
         };
         let holder = Holder::load(&setup, object)?;
-        let any = holder.skeleton().progs.hold_back.as_fd();
         Ok(Hook {
-            method: method.unwrap_or_else(|| Method::best(any)),
+            method: method.unwrap_or_else(|| holder.best_method()),
             holder,
             ports: Vec::new(),
             netlink: Netlink::open()?,
@@ -76,12 +72,8 @@ impl<'obj> Hook<'obj> {
         if self.ports.iter().any(|other| other.ifindex == port.ifindex) {
             return Ok(());
         }
-        // Links are beside each other; a filter would take the place of another instance's.
-        if self.method == Method::Clsact {
-            self.locks.extend(port::claim(TOOL, [&port])?);
-            port::remove_leftovers(TOOL, &[&port], &labels())?;
-        }
         let ports = std::slice::from_ref(&port);
+        self.locks.extend(holder::claim(self.method, ports)?);
         self.holder.attach(Some(self.method), ports)?;
         self.ports.push(port);
         Ok(())
