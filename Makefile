@@ -25,7 +25,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots check-fresh check-kernels
+        screenshots verifier check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -40,6 +40,7 @@ help:
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make screenshots  pictures of the page in all its states, into $(TARGET)/screenshots'
+	@echo 'make verifier     writes docs/verifier.md anew, for this kernel and those of check-kernels'
 	@echo 'make clean        removes $(TARGET), and what make web has fetched and built'
 
 needs:
@@ -102,6 +103,11 @@ screenshots: web
 	@SCREENSHOTS="$(TARGET)/screenshots" packaging/run-tests --test tunnel_monitor_page \
 		-- --ignored --exact screenshots
 	@ls "$(TARGET)"/screenshots/*.png
+
+verifier: web
+	@packaging/install-needs test
+	@WRITE_VERIFIER=1 packaging/run-tests --test verifier
+	@WRITE_VERIFIER=1 TESTS=verifier packaging/check-kernels $(KERNELS)
 
 # Copies only: a root that installs must not build.
 install:
