@@ -1,12 +1,19 @@
 //! A tool at work, and every way in which that can end. Whatever happens, nothing of it stays.
 
-use crate::long;
+use crate::interrupted::{self, Fault, Run};
 use crate::process::{Input, Output, Process};
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
 use crate::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
+use crate::{long, step};
+use nix::errno::Errno;
+use nix::libc::O_TMPFILE;
 use nix::sys::signal::Signal;
+use std::fs::OpenOptions;
+use std::io::{Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -189,6 +196,65 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// At any of the calls by which its start and its end change the machine it is killed, and the next run
+    /// works and cleans up; or that call fails, and it says so in a line, or does without, and
+    /// nothing stays, but what the next run removes.
+    #[track_caller]
+    pub fn assert_bears_faults(&self, name: &str) {
+        let before = self.sandbox.snapshot();
+        let (whole, said) = self.interrupted(None);
+        assert_eq!(whole.code, Some(0), "traced, and nothing else: {said}");
+        let calls = whole.calls;
+        let count = calls.len();
+        let leaves_out = format!("every tenth of {count} calls is interrupted, not each");
+        let every = if long(name, &leaves_out) { 1 } else { 10 };
+        for at in (0..count).step_by(every) {
+            let when = format!("killed at call {at} of {count}, {}", calls[at]);
+            let (run, said) = self.interrupted(Some((at, Fault::Kill)));
+            assert_eq!((run.code, &run.late[..]), (None, &[][..]), "{when}: {said}");
+            self.run();
+            before.assert_same(&self.sandbox.snapshot(), &when);
+
+            let when = format!("call {at} of {count}, {}, without memory", calls[at]);
+            let (run, said) = self.interrupted(Some((at, Fault::Error(Errno::ENOMEM))));
+            let errors = self.tool.errors_in(&said).len();
+            let is_well = match run.code {
+                Some(0) => errors == 0,
+                Some(1..=5) => errors == 1,
+                _ => false,
+            };
+            assert!(is_well, "{when}: {:?}: {said}", run.code);
+            // By itself it does not go away where it is the undoing that has failed.
+            if errors > 0 && left(&before, &self.sandbox.snapshot()).is_some() {
+                self.run();
+            }
+            before.assert_same(&self.sandbox.snapshot(), &when);
+        }
+    }
+
+    /// A short run, interrupted there; and what it said on standard error.
+    fn interrupted(&self, fault: Option<(usize, Fault)>) -> (Run, String) {
+        let nameless = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(O_TMPFILE)
+            .open("/tmp");
+        let mut said = step("make a file in /tmp", nameless);
+        let aside = step("hand it over", said.try_clone());
+        let mut command = self
+            .tool
+            .command(&format!("{} --duration 0.1", self.arguments));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(aside);
+        let run = interrupted::run(&mut command, fault);
+        let mut text = String::new();
+        step("go back to its beginning", said.rewind());
+        step("read it", said.read_to_string(&mut text));
+        (run, text)
+    }
+
     /// What is not confirmed is undone; what is, goes on.
     #[track_caller]
     pub fn assert_undone_unless_confirmed(&self) {
@@ -231,7 +297,12 @@ impl<'a> Job<'a> {
 
     /// It runs again and again.
     #[track_caller]
-    pub fn assert_starts_and_ends(&self, times: u32) {
+    pub fn assert_starts_and_ends(&self, name: &str) {
+        let times = if long(name, "5 starts, not 100") {
+            100
+        } else {
+            5
+        };
         let before = self.sandbox.snapshot();
         for time in 0..times {
             self.run();

@@ -6,7 +6,7 @@
 //! [`reports`] and [`schema`] read what it writes, [`document`] what is written about it. [`traffic`] measures between two [`namespace`]s, for
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
 //! stands in for a program that may not be there. [`attaching`] says how a kernel can attach programs, [`bpf`] watches what
-//! it frees late, [`others`] are programs of somebody else, [`threads`] are those of the test itself.
+//! it frees late, [`interrupted`] kills a program or lets it fail at any of its steps, [`others`] are programs of somebody else, [`threads`] are those of the test itself.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -17,6 +17,7 @@ pub mod attaching;
 pub mod bpf;
 pub mod cpus;
 pub mod document;
+pub mod interrupted;
 pub mod job;
 pub mod line;
 pub mod namespace;

@@ -169,8 +169,13 @@ impl Tool {
 
     /// Its lines that are errors: those that begin with its name.
     pub fn errors<'e>(&self, ended: &'e Ended) -> Vec<&'e str> {
+        self.errors_in(&ended.stderr)
+    }
+
+    /// The same of what it has said on standard error.
+    pub fn errors_in<'e>(&self, stderr: &'e str) -> Vec<&'e str> {
         let says_who = format!("{}: ", self.name());
-        let lines = ended.stderr.lines();
+        let lines = stderr.lines();
         lines.filter(|line| line.starts_with(&says_who)).collect()
     }
 }

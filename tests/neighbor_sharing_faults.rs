@@ -1,9 +1,6 @@
 //! Life and death of the real neighbor_sharing: its lines, every way to end it at any time, and what
 //! it refuses. Whatever happens, nothing of it stays.
 
-#[path = "../netsetup/tests/kill_point/mod.rs"]
-mod kill_point;
-
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -11,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testbed::attaching;
+use testbed::interrupted::{self, Fault};
 use testbed::job::{Job, Ready, left};
 use testbed::namespace::{Namespace, Place, Veth};
 use testbed::process::{Input, Output};
@@ -172,11 +170,11 @@ fn filters_go_with_the_next_run_whichever_message_was_the_last() {
         let _interfaces = interfaces();
         let before = sandbox.snapshot();
         let arguments = format!("{OVER} --attach clsact");
-        let killed = |at| {
+        let killed = |at: Option<usize>| {
             let mut command = TOOL.command(&format!("{arguments} --duration 0.1"));
             command.stdin(Stdio::null());
             command.stdout(Stdio::null()).stderr(Stdio::null());
-            kill_point::run(&mut command, at)
+            interrupted::run(&mut command, at.map(|at| (at, Fault::Kill)))
         };
         let whole = killed(None);
         assert_eq!(whole.code, Some(0), "traced but not killed");
@@ -199,15 +197,19 @@ fn filters_go_with_the_next_run_whichever_message_was_the_last() {
 }
 
 #[test]
+fn any_call_of_its_start_and_its_end_may_fail() {
+    let name = "any_call_of_its_start_and_its_end_may_fail";
+    sandbox::run(name, |sandbox| {
+        let _interfaces = interfaces();
+        sharing(sandbox, "").assert_bears_faults(name);
+    });
+}
+
+#[test]
 fn it_starts_and_ends_again_and_again() {
     let name = "it_starts_and_ends_again_and_again";
     sandbox::run(name, |sandbox| {
-        let times = if long(name, "5 starts, not 100") {
-            100
-        } else {
-            5
-        };
-        simulation(sandbox).assert_starts_and_ends(times);
+        simulation(sandbox).assert_starts_and_ends(name);
     });
 }
 

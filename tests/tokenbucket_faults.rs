@@ -12,7 +12,7 @@ use testbed::process::{Input, Output};
 use testbed::sandbox::{self, Sandbox};
 use testbed::tool::{ENDS_WITHIN, Tool};
 use testbed::tun::{self, Tun};
-use testbed::{long, side_by_side, skip, step};
+use testbed::{side_by_side, skip, step};
 
 const TOOL: Tool = Tool::new(env!("CARGO_BIN_EXE_tokenbucket"));
 
@@ -161,15 +161,19 @@ fn what_kill_9_left_on_an_interface_goes_at_once_or_with_the_next_run() {
 }
 
 #[test]
+fn any_call_of_its_start_and_its_end_may_fail() {
+    let name = "any_call_of_its_start_and_its_end_may_fail";
+    sandbox::run(name, |sandbox| {
+        let _interface = interface();
+        limiting(sandbox, "").assert_bears_faults(name);
+    });
+}
+
+#[test]
 fn it_starts_and_ends_again_and_again() {
     let name = "it_starts_and_ends_again_and_again";
     sandbox::run(name, |sandbox| {
-        let times = if long(name, "5 starts, not 100") {
-            100
-        } else {
-            5
-        };
-        simulation(sandbox).assert_starts_and_ends(times);
+        simulation(sandbox).assert_starts_and_ends(name);
     });
 }
 

@@ -1,12 +1,11 @@
 //! kill -9 at every call by which a network is built or removed: the next command has to find its
 //! way, and in the end nothing is left.
 
-mod kill_point;
-
 use std::collections::BTreeSet;
 use std::iter;
 use std::process::{Command, Output, Stdio};
 
+use testbed::interrupted::{self, Fault};
 use testbed::sandbox::{self, Sandbox};
 use testbed::{long, step};
 
@@ -52,7 +51,7 @@ fn killed_everywhere(
 ) {
     let before = sandbox.snapshot();
     prepare();
-    let whole = kill_point::run(&mut netsetup(command, topology), None);
+    let whole = interrupted::run(&mut netsetup(command, topology), None);
     assert_eq!(
         whole.code,
         Some(0),
@@ -75,7 +74,7 @@ fn killed_everywhere(
     };
     for at in points {
         prepare();
-        let run = kill_point::run(&mut netsetup(command, topology), Some(at));
+        let run = interrupted::run(&mut netsetup(command, topology), Some((at, Fault::Kill)));
         // Threads and children run beside each other: the order of calls may differ a little.
         let when = format!(
             "after a kill of {command} {topology} at call {at} of {count}, {:?}",
