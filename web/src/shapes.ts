@@ -31,7 +31,12 @@ export function ribbon(angles: readonly number[], radius: number, head: number):
   return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}Q0,0,${at(t0, radius - head)}${point}${after}Q0,0,${at(s0, radius)}Z`;
 }
 
-/** From the middle of an arc to its label. */
+/** From the middle of an arc to its label: in a spiral, which comes neither into the ring nor across another one. */
 export function tick(arcAngle: number, labelAngle: number, from: number, to: number): string {
-  return `M${at(arcAngle, from)}L${at(labelAngle, to)}`;
+  const steps = Math.ceil(Math.abs(labelAngle - arcAngle) / 0.1) || 1;
+  const points = Array.from({ length: steps + 1 }, (_, step) => {
+    const part = step / steps;
+    return at(arcAngle + (labelAngle - arcAngle) * part, from + (to - from) * part);
+  });
+  return `M${points.join("L")}`;
 }

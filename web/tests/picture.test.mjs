@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { ribbonArrow } from "d3-chord";
 import { arc } from "d3-shape";
 import { moved } from "../modules/moves.js";
-import { ribbon, ring } from "../modules/shapes.js";
+import { ribbon, ring, tick } from "../modules/shapes.js";
 import { spread } from "../modules/spread.js";
 
 const TURN = 2 * Math.PI;
@@ -78,4 +78,19 @@ test("keys lead from one to the next, and over an end to the other", () => {
   assert.equal(go("Enter", 1), undefined);
   assert.equal(go("constructor", 1), undefined);
   assert.equal(moved("Home", -1, 0, 3), undefined);
+});
+
+test("a line to a label that stands elsewhere does not go through the ring", () => {
+  for (const label of [0.01, 0.5, -1.2, 2.5]) {
+    const points = tick(0, label, 101, 110).slice(1).split("L").map((point) => point.split(",").map(Number));
+    assert.deepEqual(points[0], [0, -101]);
+    const far = points.at(-1);
+    assert(Math.abs(Math.hypot(...far) - 110) < 0.1, `${far}`);
+    for (const [index, [x, y]] of points.slice(1).entries()) {
+      const [before, above] = points[index];
+      // In the middle of a straight piece it comes nearest.
+      const nearest = Math.hypot((before + x) / 2, (above + y) / 2);
+      assert(nearest > 100, `to ${label}: ${nearest} from the middle`);
+    }
+  }
 });
