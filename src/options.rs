@@ -1,15 +1,17 @@
 //! The options that every tool has.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::Args;
 
 use crate::cidr::Cidr;
-use crate::failure::say;
+use crate::failure::{Failure, say};
 use crate::metrics::Address;
 use crate::rate;
 use crate::session;
-use crate::tc::Method;
+use crate::tc::{Attacher, Method, Other, Place};
 
 /// Options common to all tools.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +44,14 @@ pub struct Common {
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Attach::Auto)]
     pub attach: Attach,
 
+    /// Stand before this program at the interfaces, by its name or number [default: before all others]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "after")]
+    pub before: Option<Other>,
+
+    /// Stand behind this program at the interfaces; where it answers for good, ours is not asked
+    #[arg(long, value_name = "PROGRAM")]
+    pub after: Option<Other>,
+
     /// Serve metrics to Prometheus (OpenMetrics) at this address, e.g. 127.0.0.1:9101 or [::1]:9101;
     /// without a host it is 127.0.0.1 [default: nowhere]
     #[arg(long, value_name = "ADDR")]
@@ -61,6 +71,38 @@ pub enum Attach {
     Tcx,
     /// Filters on a clsact qdisc
     Clsact,
+}
+
+/// How the user wants programs attached.
+#[derive(Clone, Debug, Default)]
+pub struct Attaching {
+    /// None: the best that the kernel can.
+    pub method: Option<Method>,
+    /// Among the programs of others.
+    pub place: Place,
+}
+
+impl Attaching {
+    /// Attaches that way; `program` is any loaded tc program.
+    pub fn attacher(&self, program: BorrowedFd<'_>) -> Result<Attacher> {
+        let method = self.method.unwrap_or_else(|| Method::best(program));
+        if method == Method::Clsact && self.place != Place::First {
+            let text = "--before and --after need TCX links (Linux 6.6): clsact filters have no such order";
+            return Err(Failure::Kernel(text.into()).into());
+        }
+        Ok(Attacher::new(method).at(self.place.clone()))
+    }
+
+    /// Once it has attached everywhere: somewhere the neighbour has to be.
+    pub fn ensure_met(&self, attacher: &Attacher) -> Result<()> {
+        match self.place.neighbour() {
+            Some(other) if !attacher.has_met() => Err(Failure::Usage(format!(
+                "there is no program {other} at these interfaces: `bpftool net` lists those that are"
+            ))
+            .into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Attach {
@@ -88,9 +130,14 @@ impl Common {
         }
     }
 
-    /// The way to attach; none: the best that the kernel can.
-    pub fn method(&self) -> Option<Method> {
-        self.attach.method()
+    /// How to attach.
+    pub fn attaching(&self) -> Attaching {
+        let before = self.before.clone().map(Place::Before);
+        let after = self.after.clone().map(Place::After);
+        Attaching {
+            method: self.attach.method(),
+            place: before.or(after).unwrap_or_default(),
+        }
     }
 
     /// Without `-v`, keeps what libbpf says of an error off stderr: it says dozens of lines.

@@ -10,10 +10,11 @@
 
 mod clsact;
 mod kept;
+mod place;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -27,10 +28,7 @@ use nix::libc;
 pub use clsact::remove_leftovers;
 use clsact::{Filter, Owner};
 pub use kept::{open_pinned, pin, programs, replace_program};
-
-/// `BPF_F_BEFORE` without a relative: the head of the list. Whoever answers `TCX_PASS` ends the list,
-/// and a policer that stands behind him would let everything through.
-const TCX_AT_HEAD: u32 = 1 << 3;
+pub use place::{Other, Place};
 
 /// The side of an interface that a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +71,7 @@ impl Method {
     /// an interface that cannot exist is refused for the interface (`ENODEV`) where TCX is known,
     /// and for the kind of link (`EINVAL`) where it is not.
     pub fn best(program: BorrowedFd<'_>) -> Method {
-        match create_tcx_link(program, i32::MAX as u32, Direction::Ingress) {
+        match create_tcx_link(program, i32::MAX as u32, Direction::Ingress, (0, None)) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Method::Tcx,
             _ => Method::Clsact,
         }
@@ -84,6 +82,9 @@ impl Method {
 #[derive(Debug)]
 pub struct Attacher {
     method: Method,
+    place: Place,
+    /// Whether the neighbour was anywhere.
+    has_met: Cell<bool>,
     /// Whose the clsact qdiscs are on which filters of ours are, by ifindex.
     owners: RefCell<HashMap<u32, Weak<Owner>>>,
 }
@@ -93,8 +94,21 @@ impl Attacher {
     pub fn new(method: Method) -> Attacher {
         Attacher {
             method,
+            place: Place::First,
+            has_met: Cell::new(false),
             owners: RefCell::default(),
         }
+    }
+
+    /// Attaches there among the programs of others, at interfaces where the neighbour is. Of filters the
+    /// priority decides, so that they have no such place.
+    pub fn at(self, place: Place) -> Attacher {
+        Attacher { place, ..self }
+    }
+
+    /// Whether the neighbour was anywhere.
+    pub fn has_met(&self) -> bool {
+        self.place == Place::First || self.has_met.get()
     }
 
     /// How this one attaches.
@@ -114,7 +128,9 @@ impl Attacher {
     ) -> Result<Attachment> {
         match self.method {
             Method::Tcx => {
-                let link = create_tcx_link(program, ifindex, direction)?;
+                let place = self.place.at(ifindex, direction)?;
+                let link = create_tcx_link(program, ifindex, direction, place)?;
+                self.has_met.set(self.has_met.get() || place.1.is_some());
                 Ok(Attachment::Tcx {
                     link: TcxLink(Some(link)),
                 })
@@ -170,12 +186,14 @@ fn create_tcx_link(
     program: BorrowedFd<'_>,
     ifindex: u32,
     direction: Direction,
+    (flags, neighbour): (u32, Option<u32>),
 ) -> io::Result<OwnedFd> {
-    let options = sys::bpf_link_create_opts {
+    let mut options = sys::bpf_link_create_opts {
         sz: size_of::<sys::bpf_link_create_opts>() as _,
-        flags: TCX_AT_HEAD,
+        flags,
         ..Default::default()
     };
+    options.__bindgen_anon_1.tcx.relative_id = neighbour.unwrap_or(0);
     // SAFETY: the options outlive the call and say their own size; libbpf only reads them.
     let fd = unsafe {
         sys::bpf_link_create(

@@ -12,6 +12,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netbpf::netlink::Netlink;
+use netbpf::options::Attaching;
 use netbpf::port::Port;
 use netbpf::tunnel_monitor::{Counts, Encap, Monitor, Setup};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -88,7 +89,7 @@ fn packets_of_many_segments_are_counted_as_on_the_wire() {
         let mut monitor = step("load tunnel_monitor", monitor);
         let mut netlink = step("open netlink", Netlink::open());
         let port = step("find port1", Port::find(&mut netlink, "port1"));
-        step("attach", monitor.attach(None, &[port]));
+        step("attach", monitor.attach(&Attaching::default(), &[port]));
         // What goes out by port1 comes in at one, what comes in by it at other.
         let [sent, received] =
             [&one, &other].map(|host| Capture::start(host, "eth0", 2 * WITHIN, is_vxlan));

@@ -43,7 +43,7 @@ fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter)
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(simulation.ports()?)?;
     let mut sharing = Sharing::load(config, &mut object)?;
-    let method = sharing.attach(arguments.common.method())?;
+    let method = sharing.attach(&arguments.common.attaching())?;
     arguments.common.say(format_args!("attached by {method}"));
     simulation.start_servers(session)?;
 
@@ -70,7 +70,7 @@ fn share(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) ->
     let mut object = MaybeUninit::uninit();
     let mut sharing = Sharing::load(arguments.configure(ports)?, &mut object)?;
     session.check()?;
-    let method = sharing.attach(arguments.common.method())?;
+    let method = sharing.attach(&arguments.common.attaching())?;
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;

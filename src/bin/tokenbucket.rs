@@ -50,7 +50,7 @@ fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter)
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(simulation.ports()?)?;
     let mut metering = Metering::load(config, None, &mut object)?;
-    let method = metering.attach(arguments.common.method())?;
+    let method = metering.attach(&arguments.common.attaching())?;
     arguments.common.say(format_args!("attached by {method}"));
     simulation.start_traffic()?;
 
@@ -92,11 +92,11 @@ fn limit(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) ->
     }
     let mut metering = Metering::load(config, predecessor, &mut object)?;
     session.check()?;
-    let how = arguments.common.method();
+    let attaching = arguments.common.attaching();
     let method = if arguments.pinned() {
-        metering.attach_to_stay(how, arguments.pin_legacy, predecessor)?
+        metering.attach_to_stay(&attaching, arguments.pin_legacy, predecessor)?
     } else {
-        metering.attach(how)?
+        metering.attach(&attaching)?
     };
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);

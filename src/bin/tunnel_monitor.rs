@@ -57,7 +57,7 @@ fn simulate(arguments: &Arguments, outlets: Outlets, session: &mut Session) -> R
     let port = simulation.port()?;
     let mut object = MaybeUninit::uninit();
     let mut monitor = Monitor::load(&arguments.monitoring.setup(), &mut object)?;
-    let method = monitor.attach(arguments.common.method(), std::slice::from_ref(&port))?;
+    let method = monitor.attach(&arguments.common.attaching(), std::slice::from_ref(&port))?;
     arguments.common.say(format_args!("attached by {method}"));
     session.check()?;
 
@@ -86,7 +86,7 @@ fn monitor(arguments: &Arguments, outlets: Outlets, session: &mut Session) -> Re
     session.check()?;
     let mut links = LinkWatch::all(&Netlink::open()?.links()?)?;
     let ports: Vec<Port> = keeper.ports().cloned().collect();
-    let method = monitor.attach(arguments.common.method(), &ports)?;
+    let method = monitor.attach(&arguments.common.attaching(), &ports)?;
     arguments.common.say(format_args!("attached by {method}"));
     let mut recorder = Recorder::new(arguments, outlets, keeper.names());
     privilege::drop_after_attach(method, Scope::Process)?;

@@ -44,7 +44,7 @@ fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter)
     let mut object = MaybeUninit::uninit();
     let setup = arguments.setup(table.trunk.clone());
     let mut demux = Demux::load(setup, table.policy.clone(), &mut object)?;
-    let method = demux.attach(arguments.common.method(), &table.placed)?;
+    let method = demux.attach(&arguments.common.attaching(), &table.placed)?;
     let mut object = MaybeUninit::uninit();
     let tagger = simulation
         .needs_tagger()
@@ -88,7 +88,7 @@ fn demux(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) ->
     let mut demux = Demux::load(setup, keeper.table().policy.clone(), &mut object)?;
     session.check()?;
     let mut links = LinkWatch::all(&Netlink::open()?.links()?)?;
-    let method = demux.attach(arguments.common.method(), &keeper.table().placed)?;
+    let method = demux.attach(&arguments.common.attaching(), &keeper.table().placed)?;
     arguments.common.say(format_args!("attached by {method}"));
     let mut reporter = Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;

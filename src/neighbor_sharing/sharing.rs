@@ -19,8 +19,9 @@ use super::table::{FIRST_SLOT, Learned, Table};
 use super::{Class, Counter, PerWay, Way};
 use crate::load::{load, run_once};
 use crate::map_value;
+use crate::options::Attaching;
 use crate::policer::{Clock, Limit, Tick};
-use crate::tc::{Attacher, Attachment, Method};
+use crate::tc::{Attachment, Method};
 use crate::tick::TickClock;
 
 /// The loaded programs and their maps; the programs are attached as long as this lives.
@@ -159,10 +160,8 @@ impl<'obj> Sharing<'obj> {
 
     /// Attaches the programs, the ports' before the WAN's: an address is learned before the first
     /// packet to it is judged.
-    pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
-        let any = self.skeleton.progs.read_clock.as_fd();
-        let method = method.unwrap_or_else(|| Method::best(any));
-        let attacher = Attacher::new(method);
+    pub fn attach(&mut self, attaching: &Attaching) -> Result<Method> {
+        let attacher = attaching.attacher(self.skeleton.progs.read_clock.as_fd())?;
         let mut attachments = Vec::new();
         for Placement {
             program,
@@ -180,8 +179,9 @@ impl<'obj> Sharing<'obj> {
                 .with_context(|| format!("attach {program} to {} {direction}", port.name))?;
             attachments.push(attachment);
         }
+        attaching.ensure_met(&attacher)?;
         self.attachments = attachments;
-        Ok(method)
+        Ok(attacher.method())
     }
 
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {

@@ -88,7 +88,7 @@ pub fn programs(ifindex: u32, direction: Direction) -> Result<Vec<u32>> {
     Ok(programs)
 }
 
-fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
+pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; MOST_PROGRAMS];
     let mut options = sys::bpf_prog_query_opts {
         sz: size_of::<sys::bpf_prog_query_opts>() as _,
@@ -111,7 +111,7 @@ fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     Ok(ids.into_iter().take(count).collect())
 }
 
-fn check(result: i32) -> io::Result<i32> {
+pub(super) fn check(result: i32) -> io::Result<i32> {
     if result < 0 {
         Err(io::Error::from_raw_os_error(-result))
     } else {

@@ -21,6 +21,7 @@ use crate::Failure;
 use crate::load::{load, run_once};
 use crate::map_value;
 use crate::netlink::Netlink;
+use crate::options::Attaching;
 use crate::policer::Tick;
 use crate::port::Port;
 use crate::tc::{self, Attacher, Attachment, Direction, Method};
@@ -84,10 +85,8 @@ impl<'obj> Metering<'obj> {
     }
 
     /// Attaches the program everywhere.
-    pub fn attach(&mut self, method: Option<Method>) -> Result<Method> {
-        let any = self.skeleton.progs.read_clock.as_fd();
-        let method = method.unwrap_or_else(|| Method::best(any));
-        let attacher = Attacher::new(method);
+    pub fn attach(&mut self, attaching: &Attaching) -> Result<Method> {
+        let attacher = attaching.attacher(self.skeleton.progs.read_clock.as_fd())?;
         for (port, direction) in self.config.placements() {
             let attachment = attacher
                 .attach(
@@ -99,14 +98,15 @@ impl<'obj> Metering<'obj> {
                 .with_context(|| format!("attach to {} {direction}", port.name))?;
             self.attachments.push(attachment);
         }
-        Ok(method)
+        attaching.ensure_met(&attacher)?;
+        Ok(attacher.method())
     }
 
     /// Attaches the program to stay, or puts it in the place of the one that it takes over from: no packet
     /// passes in between, and flows keep their tokens.
     pub fn attach_to_stay(
         &mut self,
-        method: Option<Method>,
+        attaching: &Attaching,
         legacy: bool,
         predecessor: Option<&Attached>,
     ) -> Result<Method> {
@@ -115,7 +115,7 @@ impl<'obj> Metering<'obj> {
         };
         let pins = Pins::of(port)?;
         let Some(predecessor) = predecessor else {
-            let attached = self.attach_pinned(&pins, method, legacy);
+            let attached = self.attach_pinned(&pins, attaching, legacy);
             if attached.is_err() {
                 // What is half there is nobody's; the error above matters more than one of these.
                 let _ = pins.remove();
@@ -134,23 +134,24 @@ impl<'obj> Metering<'obj> {
         Ok(method)
     }
 
-    fn attach_pinned(&self, pins: &Pins, method: Option<Method>, legacy: bool) -> Result<Method> {
-        let any = self.skeleton.progs.read_clock.as_fd();
-        let method = method.unwrap_or_else(|| Method::best(any));
+    fn attach_pinned(&self, pins: &Pins, attaching: &Attaching, legacy: bool) -> Result<Method> {
+        let attacher = attaching.attacher(self.skeleton.progs.read_clock.as_fd())?;
         pins.keep_maps(&self.maps, legacy)?;
         for (port, direction) in self.config.placements() {
-            self.attach_one_pinned(pins, method, port, direction)?;
+            self.attach_one_pinned(pins, &attacher, port, direction)?;
         }
-        Ok(method)
+        attaching.ensure_met(&attacher)?;
+        Ok(attacher.method())
     }
 
     /// A program in a link is replaced in it, a filter by one with its label.
     fn replace_pinned(&self, pins: &Pins, legacy: bool) -> Result<Method> {
         pins.keep_maps(&self.maps, legacy)?;
         let mut method = Method::Clsact;
+        let filters = Attacher::new(method);
         for (port, direction) in self.config.placements() {
             let Some(link) = pins.open_link(direction)? else {
-                self.attach_one_pinned(pins, Method::Clsact, port, direction)?;
+                self.attach_one_pinned(pins, &filters, port, direction)?;
                 continue;
             };
             let program = self.program(&port.program(STEM));
@@ -164,13 +165,13 @@ impl<'obj> Metering<'obj> {
     fn attach_one_pinned(
         &self,
         pins: &Pins,
-        method: Method,
+        attacher: &Attacher,
         port: &Port,
         direction: Direction,
     ) -> Result<()> {
         let program = self.program(&port.program(STEM));
         let label = label::of_pinned(direction);
-        let attached = Attacher::new(method).attach(program, &label, port.ifindex, direction);
+        let attached = attacher.attach(program, &label, port.ifindex, direction);
         let attachment =
             attached.with_context(|| format!("attach to {} {direction}", port.name))?;
         pins.keep(attachment, direction)

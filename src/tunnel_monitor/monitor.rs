@@ -22,6 +22,7 @@ use crate::grace;
 use crate::load::load;
 use crate::mapped::{Mapped, Shared};
 use crate::notation::grouped;
+use crate::options::Attaching;
 use crate::port::Port;
 use crate::tc::{Attacher, Attachment, Direction, Method};
 
@@ -186,13 +187,16 @@ impl<'obj> Monitor<'obj> {
         &self.skeleton
     }
 
-    /// Attaches to both sides of these interfaces, by the best method where none is named.
-    pub fn attach(&mut self, method: Option<Method>, ports: &[Port]) -> Result<Method> {
-        let any = self.skeleton.progs.handle_ingress.as_fd();
-        let method = method.unwrap_or_else(|| Method::best(any));
-        self.attacher = Some(Attacher::new(method));
+    /// Attaches to both sides of these interfaces.
+    pub fn attach(&mut self, attaching: &Attaching, ports: &[Port]) -> Result<Method> {
+        let attacher = attaching.attacher(self.skeleton.progs.handle_ingress.as_fd())?;
+        let attacher = self.attacher.insert(attacher);
+        let method = attacher.method();
         for port in ports {
             self.add(port)?;
+        }
+        if let Some(attacher) = &self.attacher {
+            attaching.ensure_met(attacher)?;
         }
         Ok(method)
     }

@@ -36,6 +36,7 @@ use super::sample::Sample;
 use super::sampler::Sampler;
 use crate::Failure;
 use crate::netlink::{LinkWatch, Netlink};
+use crate::options::Attaching;
 use crate::port::Port;
 use crate::preflight;
 use crate::privilege::{self, Scope};
@@ -138,7 +139,7 @@ fn watch(arguments: &TopArguments, session: &mut Session) -> Result<()> {
     session.check()?;
     let mut links = LinkWatch::all(&Netlink::open()?.links()?)?;
     let ports: Vec<Port> = keeper.ports().cloned().collect();
-    let method = monitor.attach(None, &ports)?;
+    let method = monitor.attach(&Attaching::default(), &ports)?;
     let mut sampler = arguments.sampler(keeper.names());
     privilege::drop_after_attach(method, Scope::Process)?;
     let mut top = Top::open(monitoring.iface.join(" "))?;

@@ -25,6 +25,7 @@ use crate::mac::Mac;
 use crate::map_value;
 use crate::mapped::{Mapped, Shared};
 use crate::notation::{counted, grouped};
+use crate::options::Attaching;
 use crate::port::Port;
 use crate::promiscuous::Promiscuous;
 use crate::tc::{Attacher, Attachment, Direction, Method};
@@ -251,14 +252,17 @@ impl<'obj> Demux<'obj> {
     }
 
     /// Attaches at the workers of these clients, then at the trunk.
-    pub fn attach(&mut self, method: Option<Method>, placed: &Placed) -> Result<Method> {
-        let any = self.skeleton.progs.read_clock.as_fd();
-        let method = method.unwrap_or_else(|| Method::best(any));
-        self.attacher = Some(Attacher::new(method));
+    pub fn attach(&mut self, attaching: &Attaching, placed: &Placed) -> Result<Method> {
+        let attacher = attaching.attacher(self.skeleton.progs.read_clock.as_fd())?;
+        let method = attacher.method();
+        self.attacher = Some(attacher);
         self.change_to(placed)?;
         let trunk = self.setup.trunk.clone();
         let program = self.skeleton.progs.to_worker.as_fd();
         self.trunk = Some(self.attach_one(program, TO_WORKER, &trunk)?);
+        if let Some(attacher) = &self.attacher {
+            attaching.ensure_met(attacher)?;
+        }
         Ok(method)
     }
 

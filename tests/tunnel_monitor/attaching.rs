@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use netbpf::netlink::Netlink;
+use netbpf::options::Attaching;
 use netbpf::port::Port;
 use netbpf::privilege::{self, Scope};
 use netbpf::tc::Method;
@@ -81,12 +82,16 @@ fn both_sides_are_counted_either_way_to_attach() {
         for method in [Method::Tcx, Method::Clsact] {
             let mut object = MaybeUninit::uninit();
             let mut monitor = load(&mut object);
-            let best = step("attach", monitor.attach(None, &[]));
+            let best = step("attach", monitor.attach(&Attaching::default(), &[]));
             if method == Method::Tcx && best != Method::Tcx {
                 skip(NAME, "this kernel has no TCX (6.6)");
                 continue;
             }
-            let by = step("attach", monitor.attach(Some(method), &[port("wan0")]));
+            let attaching = Attaching {
+                method: Some(method),
+                ..Attaching::default()
+            };
+            let by = step("attach", monitor.attach(&attaching, &[port("wan0")]));
             assert_eq!(by, method);
             exchange(&far, "eth0", "wan0", 3);
             wait_for(&monitor, 3, 3);
@@ -115,7 +120,10 @@ fn without_capabilities_interfaces_come_and_go() {
                 let mut object = MaybeUninit::uninit();
                 let mut monitor = load(&mut object);
                 let [one, two, three] = ["wan0", "wan1", "wan2"].map(port);
-                let method = step("attach", monitor.attach(None, std::slice::from_ref(&one)));
+                let method = step(
+                    "attach",
+                    monitor.attach(&Attaching::default(), std::slice::from_ref(&one)),
+                );
                 if method != Method::Tcx {
                     return skip(NAME, "this kernel has no TCX (6.6)");
                 }
@@ -157,7 +165,10 @@ fn packets_of_a_tun_device_are_counted() {
         let mut device = Tun::new("tun0");
         let mut object = MaybeUninit::uninit();
         let mut monitor = load(&mut object);
-        step("attach", monitor.attach(None, &[port("tun0")]));
+        step(
+            "attach",
+            monitor.attach(&Attaching::default(), &[port("tun0")]),
+        );
         let packet = packet([192, 0, 2, 2]);
         device.write(&packet);
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -183,7 +194,10 @@ fn headers_that_are_not_linear_are_read() {
         }
         let mut object = MaybeUninit::uninit();
         let mut monitor = load(&mut object);
-        step("attach", monitor.attach(None, &[port("wan0")]));
+        step(
+            "attach",
+            monitor.attach(&Attaching::default(), &[port("wan0")]),
+        );
         let payload = [8; 5000];
         let ip4 = |source: [u8; 4], protocol, options| Ipv4 {
             source: source.into(),

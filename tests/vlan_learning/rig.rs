@@ -23,6 +23,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, ProgramMut};
 use netbpf::load::load;
 use netbpf::mac::Mac;
+use netbpf::options::Attaching;
 use netbpf::port::Port;
 use netbpf::preflight::LinkLayer;
 use netbpf::vlan_learning::skeleton::types;
@@ -422,7 +423,7 @@ impl<'obj> Rig<'obj> {
         for number in 0..rig.setup.workers {
             rig.watch_worker(number);
         }
-        let attached = rig.demux.attach(None, &Placed::default());
+        let attached = rig.demux.attach(&Attaching::default(), &Placed::default());
         step("attach the demux", attached);
         rig
     }
