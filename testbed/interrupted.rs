@@ -67,7 +67,7 @@ pub fn run(command: &mut Command, fault: Option<(usize, Fault)>) -> Run {
             code: None,
         },
     };
-    trace.to_the_end();
+    trace.follow();
     drop(is_over);
     let hangs = watch.join().unwrap_or(true);
     let run = trace.run;
@@ -154,7 +154,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn to_the_end(&mut self) {
+    fn follow(&mut self) {
         // Tests run in threads: only what this one started is waited for.
         let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
