@@ -27,7 +27,7 @@ function buildElsewhere() {
 }
 
 await browse(async ({ open, url }) => {
-  const page = await open("/#host=192.0.2.9");
+  const page = await open("/#host=192.0.2.9&period=total");
   await untilRow(page, "10.77.0.1");
   const loaded = await page.evaluate(() => performance.getEntriesByType("resource").map((entry) => new URL(entry.name).pathname));
   const known = new Set([...Object.keys(FILES), "/data/page.json"]);
