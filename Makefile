@@ -32,7 +32,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots verifier check-fresh check-kernels
+        screenshots verifier deb check-deb check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -47,6 +47,8 @@ help:
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make install      binaries, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make deb          the same as a Debian package, into $(TARGET)/debian'
+	@echo 'make check-deb    that package on a fresh Debian 12: installed, run, purged (needs root and debootstrap)'
 	@echo 'make screenshots  pictures of the page in all its states, into $(TARGET)/screenshots'
 	@echo 'make verifier     writes docs/verifier.md anew, for this kernel and those of check-kernels'
 	@echo 'make clean        removes $(TARGET), and what make web has fetched and built'
@@ -144,9 +146,20 @@ install:
 	into "$(PREFIX)/share/doc/netbpf/docs" docs/*; \
 	into "$(PREFIX)/share/doc/netbpf/examples" examples/* packaging/prometheus/* packaging/grafana/*
 
+# The package has what `make install` installs, where Debian's zsh looks for it.
+deb: build
+	@packaging/install-needs deb
+	@rm -rf "$(TARGET)/deb"
+	@$(MAKE) --silent --no-print-directory install DESTDIR="$(abspath $(TARGET)/deb)" PREFIX=/usr \
+		ZSH_COMPLETIONS=/usr/share/zsh/vendor-completions
+	@packaging/make-deb "$(TARGET)/deb"
+
 clean:
 	$(CARGO) clean
 	rm -rf web/dist web/node_modules
+
+check-deb: deb
+	@packaging/check-deb
 
 check-fresh:
 	@packaging/check-fresh

@@ -454,9 +454,16 @@ mod tests {
             for (page, section) in tool.see_also {
                 assert_ne!(*page, tool.name);
                 let ours = tools.iter().any(|tool| tool.name == *page);
-                let others = ["capabilities", "tcp", "bridge"];
-                let theirs =
-                    others.contains(page) || page.starts_with("tc") || page.starts_with("ip-");
+                let others = [
+                    "bridge",
+                    "capabilities",
+                    "ip-link",
+                    "ip-netns",
+                    "tc",
+                    "tc-tbf",
+                    "tcp",
+                ];
+                let theirs = others.contains(page);
                 assert!(ours != theirs, "{page}({section})");
             }
         }
