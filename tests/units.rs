@@ -19,6 +19,7 @@ use testbed::tool::{AT_ONCE, ENDS_WITHIN, READY_WITHIN};
 use testbed::{is_installed, skip, step};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/systemd");
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md");
 /// Where tests put what a unit has in /etc/netbpf: /etc is the machine's.
 const SETTINGS: &str = "/run/settings";
 /// A copy of the tools: everybody can reach it, while a checkout may be below /root.
@@ -291,6 +292,42 @@ fn units_give_what_the_tools_ask_for() {
             "{}",
             unit.name
         );
+    }
+}
+
+/// The table of docs/install.md: which are needed to start, and which stay.
+#[test]
+fn the_document_says_what_units_give() {
+    let document = step(DOCUMENT, fs::read_to_string(DOCUMENT));
+    let rows = |first: &str| {
+        let mut rows = document
+            .lines()
+            .map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let row = rows.find(|row| row.len() == 9 && row[1] == first);
+        row.unwrap_or_else(|| panic!("no row of {first}"))
+    };
+    let heads = rows("unit");
+    for use_ in &uses() {
+        let unit = &use_.unit;
+        let row = rows(&format!("`{}@`", unit.name));
+        let said = heads
+            .iter()
+            .zip(&row)
+            .filter(|(head, _)| head.starts_with("CAP_"));
+        let kept: Vec<_> = use_.keeps.iter().map(|cap| cap.name()).collect();
+        let given = unit.value("CapabilityBoundingSet").unwrap_or_default();
+        for (cap, said) in said {
+            let expected = match (
+                given.split(' ').any(|name| name == *cap),
+                kept.contains(cap),
+            ) {
+                (_, true) => "stays",
+                (true, false) => "to start",
+                (false, false) => "",
+            };
+            assert_eq!(*said, expected, "{cap} of {}", unit.name);
+        }
+        assert_eq!(row[6] == "root", !unit.is_of_nobody(), "{row:?}");
     }
 }
 
