@@ -32,7 +32,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots verifier deb check-deb check-fresh check-kernels
+        screenshots verifier deb check-deb check-units check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -49,6 +49,7 @@ help:
 	@echo 'make install      binaries, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make deb          the same as a Debian package, into $(TARGET)/debian'
 	@echo 'make check-deb    that package on a fresh Debian 12: installed, run, purged (needs root and debootstrap)'
+	@echo 'make check-units  its units, started by systemd in an emulated machine, some minutes'
 	@echo 'make screenshots  pictures of the page in all its states, into $(TARGET)/screenshots'
 	@echo 'make verifier     writes docs/verifier.md anew, for this kernel and those of check-kernels'
 	@echo 'make clean        removes $(TARGET), and what make web has fetched and built'
@@ -160,6 +161,9 @@ clean:
 
 check-deb: deb
 	@packaging/check-deb
+
+check-units: deb
+	@packaging/check-units
 
 check-fresh:
 	@packaging/check-fresh
