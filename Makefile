@@ -17,6 +17,13 @@ BINARIES := $(sort $(basename $(notdir $(wildcard src/bin/*.rs))) \
                    $(notdir $(patsubst %/main.rs,%,$(wildcard src/bin/*/main.rs))) netsetup)
 BPF_C    := $(wildcard src/bpf/*.c src/bpf/*.h)
 AS_ROOT  := packaging/as-root
+UNITS    := $(wildcard packaging/systemd/*.service)
+# Where each shell looks for what others have installed; Debian's zsh looks elsewhere for its packages'.
+BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETIONS  ?= $(PREFIX)/share/zsh/site-functions
+FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
+# Man pages say of which day they are: that of the last change of all, so that one source gives one page.
+DAY      := $(or $(shell git log -1 --format=%cs 2>/dev/null),$(shell date -u +%F))
 # What the page is made of, and what it becomes: build.rs embeds that.
 PAGE_OF  := $(wildcard web/*.json web/*.mjs web/src/* web/src/*/*)
 PAGE     := $(addprefix web/dist/,tunnel.html tunnel.js tunnel.css)
@@ -25,7 +32,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots verifier check-fresh check-kernels
+        screenshots verifier deb check-deb check-units check-fresh check-kernels
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -35,10 +42,14 @@ help:
 	@echo 'make check-fresh  make run and make check on a fresh Debian 12 (needs root, debootstrap and git)'
 	@echo 'make check-kernels'
 	@echo '                  tests in stock kernels of Debian, emulated, minutes for each (KERNELS="6.1 ...")'
-	@echo 'make build        release binaries: $(BINARIES)'
+	@echo 'make build        release binaries: $(BINARIES);'
+	@echo '                  their man pages and completions'
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
-	@echo 'make install      the release binaries into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make install      binaries, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make deb          the same as a Debian package, into $(TARGET)/debian'
+	@echo 'make check-deb    that package on a fresh Debian 12: installed, run, purged (needs root and debootstrap)'
+	@echo 'make check-units  its units, started by systemd in an emulated machine, some minutes'
 	@echo 'make screenshots  pictures of the page in all its states, into $(TARGET)/screenshots'
 	@echo 'make verifier     writes docs/verifier.md anew, for this kernel and those of check-kernels'
 	@echo 'make clean        removes $(TARGET), and what make web has fetched and built'
@@ -61,8 +72,11 @@ $(PAGE) &: $(PACKAGES) $(PAGE_OF)
 	cd web && npm run --silent build
 	touch $(PAGE)
 
+# The man pages and the completions are written by a program of their own, from the same command lines.
 build: web
 	$(CARGO) build --release --locked --workspace --bins
+	@rm -rf "$(TARGET)/manual"
+	@"$(TARGET)/release/manual" "$(TARGET)/manual" "$(DAY)"
 
 run: web
 	@if ! test -e "src/bin/$(EXAMPLE).rs" -o -e "src/bin/$(EXAMPLE)/main.rs" -o "$(EXAMPLE)" = netsetup; then \
@@ -109,17 +123,47 @@ verifier: web
 	@WRITE_VERIFIER=1 packaging/run-tests --test verifier
 	@WRITE_VERIFIER=1 TESTS=verifier packaging/check-kernels $(KERNELS)
 
-# Copies only: a root that installs must not build.
+# Copies only: a root that installs must not build. Units are told where the binaries are.
 install:
+	@test -d "$(TARGET)/manual" || { echo "make install: run 'make build' first" >&2; exit 1; }
 	@for binary in $(BINARIES); do \
 		test -x "$(TARGET)/release/$$binary" || { echo "make install: run 'make build' first" >&2; exit 1; }; \
 		install -D -m 755 "$(TARGET)/release/$$binary" "$(DESTDIR)$(PREFIX)/bin/$$binary" || exit 1; \
 		echo "$(DESTDIR)$(PREFIX)/bin/$$binary"; \
 	done
+	@set -e; into() { \
+		folder="$(DESTDIR)$$1"; shift; \
+		install -d "$$folder"; \
+		install -m 644 "$$@" "$$folder"; \
+		echo "$$folder: $$# files"; \
+	}; \
+	into "$(PREFIX)/share/man/man8" "$(TARGET)"/manual/man8/*; \
+	into "$(BASH_COMPLETIONS)" "$(TARGET)"/manual/bash/*; \
+	into "$(ZSH_COMPLETIONS)" "$(TARGET)"/manual/zsh/*; \
+	into "$(FISH_COMPLETIONS)" "$(TARGET)"/manual/fish/*; \
+	into "$(PREFIX)/lib/systemd/system" $(UNITS); \
+	sed -i 's|^ExecStart=|&$(PREFIX)/bin/|' $(addprefix "$(DESTDIR)$(PREFIX)/lib/systemd/system"/,$(notdir $(UNITS))); \
+	into "$(PREFIX)/share/doc/netbpf" README.md; \
+	into "$(PREFIX)/share/doc/netbpf/docs" docs/*; \
+	into "$(PREFIX)/share/doc/netbpf/examples" examples/* packaging/prometheus/* packaging/grafana/*
+
+# The package has what `make install` installs, where Debian's zsh looks for it.
+deb: build
+	@packaging/install-needs deb
+	@rm -rf "$(TARGET)/deb"
+	@$(MAKE) --silent --no-print-directory install DESTDIR="$(abspath $(TARGET)/deb)" PREFIX=/usr \
+		ZSH_COMPLETIONS=/usr/share/zsh/vendor-completions
+	@packaging/make-deb "$(TARGET)/deb"
 
 clean:
 	$(CARGO) clean
 	rm -rf web/dist web/node_modules
+
+check-deb: deb
+	@packaging/check-deb
+
+check-units: deb
+	@packaging/check-units
 
 check-fresh:
 	@packaging/check-fresh

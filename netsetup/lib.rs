@@ -7,6 +7,7 @@
 
 #![deny(missing_docs)]
 
+pub mod arguments;
 mod child;
 pub mod failure;
 pub mod guard;

@@ -5,43 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use netsetup::arguments::{Arguments, Command};
 use netsetup::failure;
 use netsetup::guard;
 use netsetup::ledger::{Owner, Record};
 use netsetup::topology::{ALL, Topology};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-
-/// Builds the networks of the netbpf tools, and removes them exactly.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Build a topology and leave it up.
-    Up {
-        /// Name of the topology; `netsetup list` shows them.
-        topology: String,
-        /// Show each step on stderr.
-        #[arg(short, long)]
-        verbose: bool,
-    },
-    /// Remove a topology that was left up, or what a killed tool left of it.
-    Down {
-        /// Name of the topology.
-        topology: String,
-    },
-    /// Show the topologies, which of them are up, since when, and who owns them.
-    List {
-        /// Only this topology.
-        topology: Option<String>,
-    },
-}
 
 fn main() -> ExitCode {
     match failure::parse::<Arguments>("netsetup") {

@@ -170,6 +170,14 @@ impl Stream {
     }
 }
 
+/// A field of /proc/PID/status.
+fn field(status: &str, name: &str) -> String {
+    let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+    let value = fields.find(|(field, _)| *field == name);
+    let (_, value) = value.unwrap_or_else(|| panic!("there is no {name}: {status}"));
+    value.trim().to_owned()
+}
+
 /// The line that `place` is in, as far as it has come.
 fn line_around(bytes: &[u8], place: usize) -> String {
     let (before, after) = bytes.split_at(place);
@@ -345,23 +353,48 @@ impl<'a> Process<'a> {
         step(&peak, kib.unwrap_or_default().parse())
     }
 
-    /// It has no capability, and can get none any more.
+    /// None of its threads has a capability, nor can get one any more.
     #[track_caller]
     pub fn assert_powerless(&self) {
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
-            assert_eq!(self.status(set), "0000000000000000", "{set}");
+            for (thread, caps) in self.capabilities_in(set) {
+                assert_eq!(caps, 0, "{set} of {thread}");
+            }
         }
-        assert_eq!(self.status("NoNewPrivs"), "1");
+        for status in self.statuses() {
+            assert_eq!(field(&status, "NoNewPrivs"), "1", "{status}");
+        }
+    }
+
+    /// What each of its threads may do (CapEff), with the thread's name.
+    pub fn capabilities(&self) -> Vec<(String, u64)> {
+        self.capabilities_in("CapEff")
+    }
+
+    fn capabilities_in(&self, set: &str) -> Vec<(String, u64)> {
+        let of = |status: &String| {
+            let digits = field(status, set);
+            let caps = step(&digits, u64::from_str_radix(&digits, 16));
+            (field(status, "Name"), caps)
+        };
+        self.statuses().iter().map(of).collect()
+    }
+
+    /// What /proc says of each of its threads; one may end while it is looked at.
+    fn statuses(&self) -> Vec<String> {
+        let path = format!("/proc/{}/task", self.pid());
+        let tasks = step(&path, std::fs::read_dir(&path));
+        let statuses: Vec<_> = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
+            .collect();
+        assert!(!statuses.is_empty(), "{} has ended", self.name);
+        statuses
     }
 
     /// What /proc/PID/status says of it.
-    fn status(&self, field: &str) -> String {
+    fn status(&self, name: &str) -> String {
         let path = format!("/proc/{}/status", self.pid());
-        let status = step(&path, std::fs::read_to_string(&path));
-        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
-        let value = fields.find(|(name, _)| *name == field);
-        let (_, value) = value.unwrap_or_else(|| panic!("{path} has no {field}"));
-        value.trim().to_owned()
+        field(&step(&path, std::fs::read_to_string(&path)), name)
     }
 
     /// User and system time that it has spent.

@@ -461,6 +461,22 @@ fn after_attaching_it_needs_no_capability() {
     });
 }
 
+/// What sends and receives for the measurement has none; the main thread undoes the network.
+#[test]
+fn in_the_demo_only_the_main_thread_has_capabilities() {
+    let name = "in_the_demo_only_the_main_thread_has_capabilities";
+    sandbox::run(name, |sandbox| {
+        let process = sandbox.start(TOOL.command("--demo"));
+        process.wait_for_error("measuring: 4 of ", READY_WITHIN);
+        let threads = process.capabilities();
+        assert_eq!(threads.len(), 5, "{threads:?}");
+        let able = threads.iter().filter(|(_, caps)| *caps != 0).count();
+        assert_eq!(able, 1, "{threads:?}");
+        process.signal(Signal::SIGTERM);
+        process.finish(ENDS_WITHIN).assert_code(0);
+    });
+}
+
 #[test]
 fn every_line_of_json_is_as_the_schema_says() {
     sandbox::run("every_line_of_json_is_as_the_schema_says", |sandbox| {

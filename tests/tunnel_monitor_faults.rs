@@ -151,20 +151,10 @@ fn it_starts_and_ends_again_and_again() {
 /// linux/capability.h
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
-/// What /proc says that each thread of the process may do.
-fn capabilities(process: &Process<'_>) -> Vec<u64> {
-    let tasks = format!("/proc/{}/task", process.pid());
-    let tasks = step(&tasks, fs::read_dir(&tasks));
-    tasks
-        .map(|task| {
-            let path = step("list threads", task).path().join("status");
-            let status = step(path.display(), fs::read_to_string(&path));
-            let mut lines = status.lines();
-            let effective = lines.find_map(|line| line.strip_prefix("CapEff:"));
-            let digits = effective.unwrap_or_default().trim();
-            step(digits, u64::from_str_radix(digits, 16))
-        })
-        .collect()
+/// What each of its threads may do.
+fn may(process: &Process<'_>) -> Vec<u64> {
+    let threads = process.capabilities();
+    threads.into_iter().map(|(_, caps)| caps).collect()
 }
 
 /// Interfaces that come later are attached to with what is left then.
@@ -179,7 +169,7 @@ fn after_attaching_it_needs_no_capability() {
             let job = monitoring(sandbox, &format!("new* --attach {attach}"));
             let mut process = job.at_work("");
             let expected = if attach == "tcx" { 0 } else { CAP_NET_ADMIN };
-            let threads = capabilities(&process);
+            let threads = may(&process);
             assert_eq!(threads.len(), 2, "the main thread and that of HTTP");
             assert_eq!(threads.iter().max(), Some(&expected));
             assert!(threads.contains(&0), "{threads:?}");
@@ -200,7 +190,7 @@ fn in_the_simulation_only_the_main_thread_has_capabilities() {
     let name = "in_the_simulation_only_the_main_thread_has_capabilities";
     sandbox::run(name, |sandbox| {
         let process = simulation(sandbox).at_work("");
-        let threads = capabilities(&process);
+        let threads = may(&process);
         assert_eq!(threads.len(), 2, "the main thread and that of HTTP");
         assert!(threads.contains(&0), "{threads:?}");
         process.signal(Signal::SIGTERM);

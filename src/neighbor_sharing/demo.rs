@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use super::{Class, Config, Simulation, Way};
 use crate::failure::say;
+use crate::privilege::{self, Scope};
 use crate::rate::Rate;
 use crate::session::{Ended, Event, Session};
 
@@ -110,6 +112,13 @@ impl<'a> Connection<'a> {
     }
 }
 
+/// What talks to a network holds no capability; the thread that undoes the network has them.
+fn without_power(work: impl FnOnce()) -> Result<()> {
+    privilege::drop_all(Scope::Thread)?;
+    work();
+    Ok(())
+}
+
 fn is_impatience(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -127,13 +136,18 @@ impl Demo {
         ];
         let stop = AtomicBool::new(false);
         let result = thread::scope(|scope| {
+            let mut ends = Vec::new();
             for connection in &connections {
-                scope.spawn(|| connection.send(&stop));
-                scope.spawn(|| connection.receive(&stop));
+                ends.push(scope.spawn(|| without_power(|| connection.send(&stop))));
+                ends.push(scope.spawn(|| without_power(|| connection.receive(&stop))));
             }
             let result = measure(&connections, session);
             stop.store(true, Relaxed);
-            result
+            let ended = ends.into_iter().try_for_each(|end| match end.join() {
+                Ok(ended) => ended,
+                Err(panic) => resume_unwind(panic),
+            });
+            ended.and(result)
         });
         let (seconds, received) = result?;
         let flow = |(connection, bytes): (&Connection<'_>, u64)| Flow {

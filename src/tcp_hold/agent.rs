@@ -20,9 +20,12 @@ use crate::netlink::{LinkWatch, Netlink};
 use crate::options::Attach;
 use crate::port::{self, Port};
 use crate::preflight;
-use crate::privilege::{self, Cap};
+use crate::privilege::{self, Cap, Scope};
 use crate::session::{Options, Session};
 use server::Server;
+
+/// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a packet pointer.
+pub const NEEDED: &[Cap] = &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin];
 
 /// Holds connections of other programs, which pass their sockets on to this agent.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +58,7 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         seconds: true, // to look after the guard
         ..Options::default()
     })?;
-    privilege::require(&[Cap::Bpf, Cap::NetAdmin])?;
+    privilege::require(NEEDED)?;
     preflight::kernel_floor()?;
     let mut netlink = Netlink::open()?;
     let links = port::expand(&mut netlink, &arguments.iface)?;
@@ -74,6 +77,8 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
     let mut watch = LinkWatch::over(&links)?;
     holder.attach(Some(method), &ports)?;
     let server = Server::open(&arguments.socket, arguments.mode, holder.holds())?;
+    // For another guard, should this one be killed.
+    privilege::keep_only(&[Cap::Bpf, Cap::NetAdmin], Scope::Process)?;
     say(format_args!("Holding for {}", arguments.socket.display()));
 
     let (running, ending) = ending()?;
@@ -81,7 +86,9 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
     thread::scope(|scope| {
         let serving = thread::Builder::new().name("agent".into());
         let serving = serving.spawn_scoped(scope, move || {
-            let served = server.serve(&ending);
+            // It has acknowledgements sent.
+            let served = privilege::keep_after_attach(&[Cap::NetAdmin], Scope::Thread)
+                .and_then(|()| server.serve(&ending));
             waker.wake();
             served
         });
