@@ -129,6 +129,13 @@ impl Accounts {
         slots.free.push(slot.number);
     }
 
+    /// Connections that have one, and that ever had.
+    pub fn taken(&self) -> (u64, u64) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = u32::try_from(slots.free.len()).unwrap_or(u32::MAX);
+        (slots.next.saturating_sub(free).into(), slots.generation)
+    }
+
     /// Connections that there is room for.
     pub fn room(&self) -> u32 {
         self.accounts.count()

@@ -86,6 +86,17 @@ pub struct Events {
     pub failed: u64,
 }
 
+/// How many connections are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Census {
+    /// Now.
+    pub held: u64,
+    /// Ever.
+    pub ever: u64,
+    /// At most.
+    pub room: u64,
+}
+
 /// Holds sockets. The programs stay where they are attached, when this is dropped or its process dies, until no
 /// socket is held any more: a guard, a process of its own, looks after them.
 pub struct Holder<'obj> {
@@ -117,6 +128,16 @@ impl Holds {
         })?;
         let exposed = promised.saturating_sub(progress.read);
         Held::begin(socket, &self.0, slot, promised, exposed)
+    }
+
+    /// How many are held.
+    pub(super) fn census(&self) -> Census {
+        let (held, ever) = self.0.taken();
+        Census {
+            held,
+            ever,
+            room: self.0.room().into(),
+        }
     }
 
     /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
