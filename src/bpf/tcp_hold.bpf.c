@@ -90,6 +90,11 @@ struct {
 	__type(value, struct leaver);
 } leavers SEC(".maps");
 
+/* Local ports, a bit each, that held sockets may have: user space sets them before it holds one, and never takes
+ * one away. A call for each packet of all the others would cost ten times as much as all else that is done
+ * with them. */
+__u64 watched[65536 / 64];
+
 struct events {
 	__u64 lowered;    /* acknowledgements */
 	__u64 bounds;     /* segments that left with more held back than was to be */
@@ -399,8 +404,14 @@ static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer li
 	return PASS_ON;
 }
 
+static __always_inline bool is_watched(__u32 port)
+{
+	return watched[port / 64 & 1023] >> port % 64 & 1;
+}
+
 /* A connection in TIME-WAIT, or one that is about to begin; or the kernel's own socket, by which it answers for
- * connections that have none: its local port is the number of the protocol. */
+ * connections that have none: its local port is the number of the protocol (that of raw sockets, user space
+ * has it watched). */
 static __always_inline bool is_given_up(struct bpf_sock *sk)
 {
 	if (sk->state == BPF_TCP_TIME_WAIT || sk->state == BPF_TCP_NEW_SYN_RECV)
@@ -418,8 +429,9 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 
 	if (!sk) /* What passes through this host came in somewhere. */
 		return skb->ingress_ifindex ? PASS_ON : hold_leaver(skb, link);
-	/* The one call that packets of sockets which are not held pay for. Of what is no full socket it knows
-	 * nothing. */
+	if (!is_watched(sk->src_port))
+		return PASS_ON;
+	/* It knows nothing of what is no full socket. */
 	hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
 	if (hold)
 		return hold_to(skb, link, sk, hold);

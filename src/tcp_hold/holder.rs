@@ -115,9 +115,15 @@ impl Holds {
     /// long. Nobody may read from it meanwhile.
     pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
         self.0.sweep()?;
+        let was_watched = self.0.watch(&socket)?;
         let progress = Progress::of(&socket)?;
-        // Nobody knows which of the bytes that had come before were acknowledged.
         let promised = self.0.promised(&socket)?;
+        if promised.is_some() && !was_watched {
+            // Somebody steers connections to a listener by other ports than its own.
+            self.0.watch_all()?;
+        }
+        // Nobody knows which of the bytes that had come before were acknowledged.
+        let promised = promised.filter(|_| was_watched);
         let promised = promised.unwrap_or(progress.received);
         let slot = self.0.begin(progress.read, promised);
         let slot = slot.with_context(|| {
@@ -172,9 +178,7 @@ impl<'obj> Holder<'obj> {
         let leavers = setup.max_holds * LEAVERS_PER_HOLD;
         open.maps.leavers.set_max_entries(leavers)?;
         let skeleton = load(open).context("load the BPF programs")?;
-        let maps = &skeleton.maps;
-        let accounts = Accounts::open(&maps.accounts, &maps.holds, &maps.leavers)?;
-        let accounts = Arc::new(accounts);
+        let accounts = Arc::new(Accounts::open(&skeleton.maps)?);
         Ok(Holder {
             standing: Standing::new(&accounts),
             accounts,
