@@ -50,6 +50,9 @@ const _: () = assert!(size_of::<Account>() == size_of::<types::account>());
 // SAFETY: atomic integers only, laid out as the BPF program has them, without padding.
 unsafe impl Shared for Account {}
 
+/// A socket that is reset has given its port back by then.
+const NO_PORT: u16 = 0;
+
 /// A hold without an account, as in the BPF program.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -104,6 +107,7 @@ impl Accounts {
             slots: Mutex::default(),
         };
         accounts.watch_port(libc::IPPROTO_TCP as u16)?;
+        accounts.watch_port(NO_PORT)?;
         Ok(accounts)
     }
 
