@@ -20,6 +20,7 @@ const NEIGHBOR_SHARING: Tool = Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing"))
 const TOKENBUCKET: Tool = Tool::new(env!("CARGO_BIN_EXE_tokenbucket"));
 const VLAN_LEARNING: Tool = Tool::new(env!("CARGO_BIN_EXE_vlan_learning"));
 const TUNNEL_MONITOR: Tool = Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor"));
+const TCP_HOLD: Tool = Tool::new(env!("CARGO_BIN_EXE_tcp_hold"));
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -88,6 +89,14 @@ fn tunnel_monitor_shows_what_is_documented() {
     assert_documented(name, TUNNEL_MONITOR, "tunnel_monitor", arguments);
 }
 
+/// Only its agent runs on and on; who measures prints what there is to say.
+#[test]
+fn tcp_hold_shows_what_is_documented() {
+    let name = "tcp_hold_shows_what_is_documented";
+    let arguments = "agent /run/agent --iface lo";
+    assert_documented(name, TCP_HOLD, "tcp_hold", arguments);
+}
+
 /// The page of tunnel_monitor's own server is the same, without `--metrics`.
 #[test]
 fn tunnel_monitor_shows_them_on_its_own_page_too() {
@@ -114,6 +123,10 @@ fn a_port_that_is_taken_is_a_conflict_before_anything_is_changed() {
             tool.assert_refused(sandbox, "--metrics :9101", 5, "9101");
             tool.assert_refused(sandbox, "--metrics 9101", 2, "is not an address and a port");
         }
+        let agent = "agent /run/agent --iface lo --metrics";
+        TCP_HOLD.assert_refused(sandbox, &format!("{agent} :9101"), 5, "9101");
+        let words = "is not an address and a port";
+        TCP_HOLD.assert_refused(sandbox, &format!("{agent} 9101"), 2, words);
     });
 }
 

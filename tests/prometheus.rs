@@ -25,6 +25,7 @@ const TOKENBUCKET: Tool = Tool::new(env!("CARGO_BIN_EXE_tokenbucket"));
 const NEIGHBOR_SHARING: Tool = Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing"));
 const VLAN_LEARNING: Tool = Tool::new(env!("CARGO_BIN_EXE_vlan_learning"));
 const TUNNEL_MONITOR: Tool = Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor"));
+const TCP_HOLD: Tool = Tool::new(env!("CARGO_BIN_EXE_tcp_hold"));
 
 const RULES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -278,6 +279,7 @@ fn promtool_accepts_what_the_tools_show() {
             (NEIGHBOR_SHARING, "--wan wan0 --neighbor lan0"),
             (VLAN_LEARNING, "--trunk wan0 --map 02:00:00:00:00:01=lan0"),
             (TUNNEL_MONITOR, "--iface wan0 --listen off"),
+            (TCP_HOLD, "agent /run/agent --iface wan0"),
         ] {
             let mut process = serving(sandbox, tool, arguments, 9101);
             let (kind, text) = scrape::get("127.0.0.1:9101", "text/plain;version=0.0.4");
@@ -316,7 +318,7 @@ fn promtool_accepts_the_rules() {
     );
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("SUCCESS: 13 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 15 rules found"), "{said}");
 }
 
 /// Names of metrics in a text.
@@ -334,6 +336,7 @@ fn rules_and_dashboard_name_what_there_is() {
         "tokenbucket",
         "vlan_learning",
         "tunnel_monitor",
+        "tcp_hold",
     ];
     let known: BTreeSet<String> = tools
         .iter()

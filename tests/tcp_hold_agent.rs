@@ -54,6 +54,7 @@ impl Agent {
                 Method::Tcx => Attach::Tcx,
                 Method::Clsact => Attach::Clsact,
             },
+            metrics: None,
         };
         // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, and
         // leaves without running what the test set up.

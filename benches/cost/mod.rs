@@ -13,7 +13,7 @@ mod baseline {
     include!(concat!(env!("OUT_DIR"), "/baseline.skel.rs"));
 }
 
-const ROUNDS: usize = 21;
+pub const ROUNDS: usize = 21;
 const REPEAT: u32 = 1_000_000;
 
 /// A program on a packet.
@@ -41,10 +41,7 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
     println!(
         "ns a packet, median of {ROUNDS} rounds of {REPEAT}; above: paired with the empty program"
     );
-    println!(
-        "{:<36} {:>6} {:>6} {:>6} {:>6}",
-        "program", "min", "median", "max", "above"
-    );
+    print_head();
     print_line("empty program", &floor, &floor);
     for (case, times) in cases.iter().zip(&times) {
         print_line(case.name, times, &floor);
@@ -52,7 +49,16 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn print_line(name: &str, times: &[f64], floor: &[f64]) {
+/// Of the table.
+pub fn print_head() {
+    println!(
+        "{:<36} {:>6} {:>6} {:>6} {:>6}",
+        "program", "min", "median", "max", "above"
+    );
+}
+
+/// A figure of each round, in the program and in the empty one.
+pub fn print_line(name: &str, times: &[f64], floor: &[f64]) {
     let paired = times.iter().zip(floor).map(|(time, floor)| time - floor);
     let above = sorted(paired.collect());
     let times = sorted(times.to_vec());

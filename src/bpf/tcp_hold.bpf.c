@@ -90,6 +90,11 @@ struct {
 	__type(value, struct leaver);
 } leavers SEC(".maps");
 
+/* Local ports, a bit each, that held sockets may have: user space sets them before it holds one, and never takes
+ * one away. A call for each packet of all the others would cost ten times as much as all else that is done
+ * with them. */
+__u64 watched[65536 / 64];
+
 struct events {
 	__u64 lowered;    /* acknowledgements */
 	__u64 bounds;     /* segments that left with more held back than was to be */
@@ -185,18 +190,95 @@ static __always_inline __u64 bound_reached(struct hold *hold, struct account *ac
 	return now - hold->marked > account->longest ? BOUND_TIME : 0;
 }
 
-static __always_inline struct ends ends_of(const struct packet *packet, const struct tcphdr *th)
+/* The TCP header there. IPv6 extension headers may put it 16 KiB away. */
+static __always_inline struct tcphdr *tcp_header(struct __sk_buff *skb, __u32 offset)
 {
-	struct ends ends = { .here_port = th->source, .there_port = th->dest };
+	struct tcphdr *th = (void *)(long)skb->data + (offset & 0x7fff);
 
-	if (packet->ip_version == 6) {
-		ends.here = packet->source;
-		ends.there = packet->destination;
-	} else {
-		ends.here.in6_u.u6_addr32[0] = packet->source.in6_u.u6_addr32[0];
-		ends.there.in6_u.u6_addr32[0] = packet->destination.in6_u.u6_addr32[0];
+	return (void *)(th + 1) > (void *)(long)skb->data_end ? NULL : th;
+}
+
+/* Where the TCP header begins that all of the first 20 bytes are there of; 0: there is none. Global functions,
+ * this one and the next, are verified once, and not again with each way through their callers. */
+__noinline int find_any_tcp(struct __sk_buff *skb, __u32 link)
+{
+	struct packet packet;
+	struct cursor cur;
+	int next;
+
+	if (parse_packet(skb, link, &packet) || !packet.ip_version)
+		return 0;
+	cur = cursor_at_transport(skb, &packet, &next);
+	if (next != IPPROTO_TCP || cur.pos + sizeof(struct tcphdr) > cur.end)
+		return 0;
+	return cur.offset;
+}
+
+/* As find_any_tcp, which is called for none but odd packets: nearly all have no tags, no options, no extension
+ * headers, and all of their headers in one piece. */
+static __always_inline __u32 find_tcp(struct __sk_buff *skb, enum link_layer link)
+{
+	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 network = link == LINK_RAW ? 0 : sizeof(struct ethhdr);
+	struct ethhdr *eth = start;
+	struct iphdr *ip4 = start + network;
+	struct ipv6hdr *ip6 = start + network;
+	__be16 protocol;
+
+	if ((void *)(ip4 + 1) > end)
+		return find_any_tcp(skb, link);
+	protocol = link == LINK_RAW ? skb->protocol : eth->h_proto;
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		if (ip4->version == 4 && ip4->ihl == 5 && ip4->protocol == IPPROTO_TCP &&
+		    !(ip4->frag_off & bpf_htons(0x1fff)) &&
+		    (void *)(ip4 + 1) + sizeof(struct tcphdr) <= end)
+			return network + sizeof(*ip4);
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		if ((void *)(ip6 + 1) + sizeof(struct tcphdr) <= end && ip6->version == 6 &&
+		    ip6->nexthdr == IPPROTO_TCP)
+			return network + sizeof(*ip6);
 	}
-	return ends;
+	return find_any_tcp(skb, link);
+}
+
+/* The ends of a packet in which find_tcp has found a header there. */
+__noinline int find_ends(struct __sk_buff *skb, __u32 link, __u32 header, struct ends *ends)
+{
+	struct packet packet;
+	struct tcphdr *th;
+
+	if (!ends || parse_packet(skb, link, &packet) || !packet.ip_version)
+		return PARSE_FAILED;
+	th = tcp_header(skb, header);
+	if (!th)
+		return PARSE_FAILED;
+	ends->here_port = th->source;
+	ends->there_port = th->dest;
+	if (packet.ip_version == 6) {
+		ends->here = packet.source;
+		ends->there = packet.destination;
+	} else {
+		ends->here.in6_u.u6_addr32[0] = packet.source.in6_u.u6_addr32[0];
+		ends->there.in6_u.u6_addr32[0] = packet.destination.in6_u.u6_addr32[0];
+	}
+	return 0;
+}
+
+static __always_inline void forget(struct __sk_buff *skb, enum link_layer link, __u32 header)
+{
+	struct ends ends = {};
+
+	if (!find_ends(skb, link, header, &ends))
+		bpf_map_delete_elem(&leavers, &ends);
+}
+
+static __always_inline long remember(struct __sk_buff *skb, enum link_layer link, __u32 header,
+				     const struct leaver *leaver)
+{
+	struct ends ends = {};
+
+	return find_ends(skb, link, header, &ends)
+		       ?: bpf_map_update_elem(&leavers, &ends, leaver, BPF_ANY);
 }
 
 static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, struct bpf_sock *sk,
@@ -204,33 +286,29 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
 	__u32 header, ack, seq, payload;
-	struct leaver leaver = {};
 	struct account *account;
-	struct packet packet;
-	struct cursor cur;
 	struct tcphdr *th;
-	struct ends ends;
 	__u64 own, place, reached;
-	bool is_probe;
-	int next;
+	bool is_probe, is_fin;
 
 	if (!tcp)
 		return PASS_ON;
-	if (parse_packet(skb, link, &packet) || !packet.ip_version)
+	header = find_tcp(skb, link);
+	th = tcp_header(skb, header);
+	if (!header || !th)
 		goto unreadable;
-	cur = cursor_at_transport(skb, &packet, &next);
-	th = cur.pos;
-	if (next != IPPROTO_TCP || (void *)(th + 1) > cur.end)
-		goto unreadable;
-	/* What a connection begins with says nothing of data; an RST ends everything, and promises nothing. */
-	if (th->syn || th->rst || !th->ack)
+	/* An RST ends everything, and promises nothing. */
+	if (th->rst) {
+		forget(skb, link, header);
 		return PASS_ON;
-	header = cur.offset;
+	}
+	/* What a connection begins with says nothing of data. */
+	if (th->syn || !th->ack)
+		return PASS_ON;
+	is_fin = th->fin;
 	ack = bpf_ntohl(th->ack_seq);
 	seq = bpf_ntohl(th->seq);
 	payload = skb->len - header - th->doff * 4;
-	ends = ends_of(&packet, th);
-	leaver.end = th->fin ? seq + payload + 1 : tcp->snd_nxt;
 
 	account = account_of(hold->slot, hold->generation);
 	own = tcp->bytes_received - (__u32)(tcp->rcv_nxt - ack);
@@ -240,6 +318,7 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 		if (account->is_released_at_bound) {
 			hold->is_released = 1;
 			reached |= BOUND_RELEASED;
+			forget(skb, link, header);
 		}
 		*(volatile __u64 *)&account->reached = reached;
 		COUNT(bounds);
@@ -248,15 +327,17 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 		place = own;
 	is_probe = account && account->is_probe_wanted && !payload && seq == tcp->snd_una - 1;
 
-	if (hold->is_released) {
-		bpf_map_delete_elem(&leavers, &ends);
-	} else if (is_leaving(sk)) {
-		leaver.generation = hold->generation;
-		leaver.promised = place;
-		leaver.seen = bpf_ktime_get_coarse_ns();
-		leaver.slot = hold->slot;
-		leaver.start = tcp->rcv_nxt - (__u32)tcp->bytes_received;
-		if (bpf_map_update_elem(&leavers, &ends, &leaver, BPF_ANY))
+	if (!hold->is_released && is_leaving(sk)) {
+		struct leaver leaver = {
+			.generation = hold->generation,
+			.promised = place,
+			.seen = bpf_ktime_get_coarse_ns(),
+			.slot = hold->slot,
+			.start = tcp->rcv_nxt - (__u32)tcp->bytes_received,
+			.end = is_fin ? seq + payload + 1 : tcp->snd_nxt,
+		};
+
+		if (remember(skb, link, header, &leaver))
 			goto failed;
 	}
 	if (move_ack(skb, header, ack, place - own))
@@ -288,32 +369,29 @@ failed:
 static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer link)
 {
 	struct account *account;
+	struct ends ends = {};
 	struct leaver *leaver;
-	struct packet packet;
-	struct cursor cur;
 	struct tcphdr *th;
-	struct ends ends;
 	__u64 own, place;
-	__u32 ack;
-	int next;
+	__u32 header, ack, seq;
 
-	if (parse_packet(skb, link, &packet) || !packet.ip_version)
-		return PASS_ON;
-	cur = cursor_at_transport(skb, &packet, &next);
-	th = cur.pos;
-	if (next != IPPROTO_TCP || (void *)(th + 1) > cur.end || th->syn || th->rst || !th->ack)
+	header = find_tcp(skb, link);
+	th = tcp_header(skb, header);
+	if (!header || !th || th->syn || th->rst || !th->ack)
 		return PASS_ON;
 	ack = bpf_ntohl(th->ack_seq);
-	ends = ends_of(&packet, th);
+	seq = bpf_ntohl(th->seq);
+	if (find_ends(skb, link, header, &ends))
+		return PASS_ON;
 	leaver = bpf_map_lookup_elem(&leavers, &ends);
-	if (!leaver || leaver->end != bpf_ntohl(th->seq))
+	if (!leaver || leaver->end != seq)
 		return PASS_ON;
 
 	account = account_of(leaver->slot, leaver->generation);
 	/* It is less than 2 GiB from there, as windows are. */
 	own = leaver->promised + (__s32)(ack - leaver->start - (__u32)leaver->promised);
 	place = allowed(account, leaver->promised, own, own);
-	if (move_ack(skb, cur.offset, ack, place - own)) {
+	if (move_ack(skb, header, ack, place - own)) {
 		COUNT(failed);
 		return DROP;
 	}
@@ -326,6 +404,24 @@ static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer li
 	return PASS_ON;
 }
 
+static __always_inline bool is_watched(__u32 port)
+{
+	return watched[port / 64 & 1023] >> port % 64 & 1;
+}
+
+/* A connection in TIME-WAIT, or one that is about to begin; or the kernel's own socket, by which it answers for
+ * connections that have none: its local port is the number of the protocol (that of raw sockets, user space
+ * has it watched). */
+static __always_inline bool is_given_up(struct bpf_sock *sk)
+{
+	if (sk->state == BPF_TCP_TIME_WAIT || sk->state == BPF_TCP_NEW_SYN_RECV)
+		return true;
+	if (sk->state != BPF_TCP_CLOSE || sk->src_port != IPPROTO_TCP)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	return sk && sk->protocol == IPPROTO_TCP && sk->type != SOCK_STREAM;
+}
+
 static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer link)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -333,14 +429,13 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 
 	if (!sk) /* What passes through this host came in somewhere. */
 		return skb->ingress_ifindex ? PASS_ON : hold_leaver(skb, link);
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return hold_leaver(skb, link);
+	if (!is_watched(sk->src_port))
+		return PASS_ON;
+	/* It knows nothing of what is no full socket. */
 	hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
 	if (hold)
 		return hold_to(skb, link, sk, hold);
-	/* The kernel's own socket, by which it answers for connections that have none. */
-	if (sk->protocol == IPPROTO_TCP && sk->type != SOCK_STREAM)
+	if (is_given_up(sk))
 		return hold_leaver(skb, link);
 	return PASS_ON;
 }

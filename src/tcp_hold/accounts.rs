@@ -6,11 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::{Map, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 
-use super::skeleton::types;
+use super::connection;
+use super::skeleton::{TcpHoldMaps, types};
 use crate::map_value;
 use crate::mapped::{Mapped, Shared};
 
@@ -35,9 +37,21 @@ pub struct Account {
     pub reached: AtomicU64,
 }
 
+/// `watched` of the BPF program: a bit for each local port that a held socket may have.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Watched([AtomicU64; 65536 / 64]);
+
+const _: () = assert!(size_of::<Watched>() == size_of::<types::bss>());
+// SAFETY: atomic integers only, laid out as the BPF program has them, without padding.
+unsafe impl Shared for Watched {}
+
 const _: () = assert!(size_of::<Account>() == size_of::<types::account>());
 // SAFETY: atomic integers only, laid out as the BPF program has them, without padding.
 unsafe impl Shared for Account {}
+
+/// A socket that is reset has given its port back by then.
+const NO_PORT: u16 = 0;
 
 /// A hold without an account, as in the BPF program.
 const NO_SLOT: u32 = u32::MAX;
@@ -61,6 +75,7 @@ pub struct Accounts {
     holds: MapHandle,
     /// Connections that have sent their FIN, by their ends.
     leavers: MapHandle,
+    watched: Mapped<Watched>,
     slots: Mutex<Slots>,
 }
 
@@ -82,13 +97,47 @@ pub struct Slot {
 }
 
 impl Accounts {
-    pub fn open(accounts: &Map<'_>, holds: &Map<'_>, leavers: &Map<'_>) -> Result<Accounts> {
-        Ok(Accounts {
-            accounts: Mapped::open(accounts)?,
-            holds: MapHandle::try_from(holds).context("take the map of holds")?,
-            leavers: MapHandle::try_from(leavers).context("take the map of leavers")?,
+    /// By the program's maps. Of the kernel's own sockets what they answer is watched, from now on.
+    pub fn open(maps: &TcpHoldMaps<'_>) -> Result<Accounts> {
+        let accounts = Accounts {
+            accounts: Mapped::open(&maps.accounts)?,
+            holds: MapHandle::try_from(&maps.holds).context("take the map of holds")?,
+            leavers: MapHandle::try_from(&maps.leavers).context("take the map of leavers")?,
+            watched: Mapped::open(&maps.bss)?,
             slots: Mutex::default(),
-        })
+        };
+        accounts.watch_port(libc::IPPROTO_TCP as u16)?;
+        accounts.watch_port(NO_PORT)?;
+        Ok(accounts)
+    }
+
+    /// From now on the program looks at what leaves from this socket's local port. Says whether it did before.
+    pub fn watch(&self, socket: &impl AsFd) -> Result<bool> {
+        match connection::own_port(socket)? {
+            // It may get any, and so may those that it accepts.
+            None => self.watch_all(),
+            Some(port) => self.watch_port(port),
+        }
+    }
+
+    /// Likewise at what leaves from any port. Says whether it did before.
+    pub fn watch_all(&self) -> Result<bool> {
+        let words = &self.watched()?.0;
+        let before = words
+            .iter()
+            .map(|word| word.fetch_or(u64::MAX, Ordering::SeqCst));
+        Ok(before.fold(u64::MAX, |all, word| all & word) == u64::MAX)
+    }
+
+    fn watch_port(&self, port: u16) -> Result<bool> {
+        let (word, bit) = (usize::from(port / 64), 1 << (port % 64));
+        let word = self.watched()?.0.get(word);
+        let word = word.context("a port that there is not")?;
+        Ok(word.fetch_or(bit, Ordering::SeqCst) & bit != 0)
+    }
+
+    fn watched(&self) -> Result<&Watched> {
+        self.watched.get(0).context("the program has no ports")
     }
 
     /// An account for a connection of whose bytes so many were read, which are confirmed, and so many may have
@@ -129,6 +178,13 @@ impl Accounts {
         slots.free.push(slot.number);
     }
 
+    /// Connections that have one, and that ever had.
+    pub fn taken(&self) -> (u64, u64) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = u32::try_from(slots.free.len()).unwrap_or(u32::MAX);
+        (slots.next.saturating_sub(free).into(), slots.generation)
+    }
+
     /// Connections that there is room for.
     pub fn room(&self) -> u32 {
         self.accounts.count()
@@ -142,6 +198,7 @@ impl Accounts {
 
     /// From now on the socket's acknowledgements go by this account; without one, nothing is confirmed.
     pub fn hold(&self, socket: &impl AsFd, slot: Option<Slot>, promised: u64) -> Result<()> {
+        self.watch(socket)?;
         let (slot, generation) = slot.map_or((NO_SLOT, 0), |it| (it.number, it.generation));
         let hold = types::hold {
             slot,

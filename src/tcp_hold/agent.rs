@@ -2,11 +2,14 @@
 //! they say to each other is in docs/tcp_hold_agent.md, byte by byte.
 
 mod client;
+mod metrics;
 mod protocol;
+mod served;
 mod server;
 
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -16,12 +19,15 @@ use super::holder::{self, Holder, Setup};
 use crate::Failure;
 use crate::ending::ending;
 use crate::failure::say;
+use crate::metrics::{Address, Exporter};
 use crate::netlink::{LinkWatch, Netlink};
 use crate::options::Attach;
 use crate::port::{self, Port};
 use crate::preflight;
 use crate::privilege::{self, Cap, Scope};
 use crate::session::{Options, Session};
+use metrics::figures;
+use served::Served;
 use server::Server;
 
 /// What the kernel asks for; CAP_PERFMON because the verifier lets nobody else add a variable to a packet pointer.
@@ -44,6 +50,11 @@ pub struct AgentArguments {
     /// How to attach
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
+
+    /// Serve metrics to Prometheus (OpenMetrics) at this address, e.g. 127.0.0.1:9101 or [::1]:9101;
+    /// without a host it is 127.0.0.1 [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Address>,
 }
 
 fn mode(text: &str) -> Result<u32> {
@@ -55,11 +66,12 @@ fn mode(text: &str) -> Result<u32> {
 /// Serves until a signal, or Enter. What is held then stays held, until its application ends.
 pub fn run(arguments: &AgentArguments) -> Result<()> {
     let mut session = Session::start(Options {
-        seconds: true, // to look after the guard
+        seconds: true, // to look after the guard, and to tell
         ..Options::default()
     })?;
     privilege::require(NEEDED)?;
     preflight::kernel_floor()?;
+    let mut exporter = Exporter::bind("tcp_hold", arguments.metrics)?;
     let mut netlink = Netlink::open()?;
     let links = port::expand(&mut netlink, &arguments.iface)?;
     let ports = links
@@ -76,9 +88,12 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
     session.check()?;
     let mut watch = LinkWatch::over(&links)?;
     holder.attach(Some(method), &ports)?;
-    let server = Server::open(&arguments.socket, arguments.mode, holder.holds())?;
+    let served = Arc::new(Served::default());
+    let server = Server::open(&arguments.socket, arguments.mode, holder.holds(), &served)?;
     // For another guard, should this one be killed.
     privilege::keep_only(&[Cap::Bpf, Cap::NetAdmin], Scope::Process)?;
+    let mut guards = 0;
+    exporter.serve(|| figures(&holder, &served, guards))?;
     say(format_args!("Holding for {}", arguments.socket.display()));
 
     let (running, ending) = ending()?;
@@ -96,11 +111,12 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         let ended = session.attend(&mut watch, |_| {
             ensure!(!serving.is_finished(), "the agent's thread has ended");
             if holder.guard_again()? {
+                guards += 1;
                 say(format_args!(
                     "another guard stands there: the one before was killed"
                 ));
             }
-            Ok(())
+            exporter.publish(|| figures(&holder, &served, guards))
         });
         drop(running);
         let served = serving.join();

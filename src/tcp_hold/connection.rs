@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{
+    SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
+};
 
 /// `struct tcp_info` (linux/tcp.h) as far as it is needed here; the kernel fills in what there is room for.
 #[repr(C)]
@@ -91,6 +93,19 @@ pub fn is_fast_open(listener: &impl AsFd) -> Result<bool> {
     let most = option::<4>(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN);
     let most = most.context("ask for TCP_FASTOPEN: is it a TCP socket?")?;
     Ok(most != [0; 4])
+}
+
+/// The local port of a socket, and of all connections that it accepts where it listens. `None`: it is not known
+/// yet, or a transparent proxy's, who accepts what goes to any port (linux/Documentation/networking/tproxy.rst).
+pub fn own_port(socket: &impl AsFd) -> Result<Option<u16>> {
+    let is_transparent = option::<4>(socket, libc::SOL_IP, libc::IP_TRANSPARENT);
+    let is_transparent = is_transparent.context("ask for IP_TRANSPARENT: is it a TCP socket?")?;
+    let address: SockaddrStorage =
+        getsockname(socket.as_fd().as_raw_fd()).context("ask for the own address")?;
+    let v4 = address.as_sockaddr_in().map(SockaddrIn::port);
+    let v6 = address.as_sockaddr_in6().map(SockaddrIn6::port);
+    let port = v4.or(v6).context("it is not a socket of TCP")?;
+    Ok((port != 0 && is_transparent == [0; 4]).then_some(port))
 }
 
 /// The cookie of a socket's network namespace: no other one has it, as long as the machine runs.

@@ -86,6 +86,17 @@ pub struct Events {
     pub failed: u64,
 }
 
+/// How many connections are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Census {
+    /// Now.
+    pub held: u64,
+    /// Ever.
+    pub ever: u64,
+    /// At most.
+    pub room: u64,
+}
+
 /// Holds sockets. The programs stay where they are attached, when this is dropped or its process dies, until no
 /// socket is held any more: a guard, a process of its own, looks after them.
 pub struct Holder<'obj> {
@@ -104,9 +115,15 @@ impl Holds {
     /// long. Nobody may read from it meanwhile.
     pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
         self.0.sweep()?;
+        let was_watched = self.0.watch(&socket)?;
         let progress = Progress::of(&socket)?;
-        // Nobody knows which of the bytes that had come before were acknowledged.
         let promised = self.0.promised(&socket)?;
+        if promised.is_some() && !was_watched {
+            // Somebody steers connections to a listener by other ports than its own.
+            self.0.watch_all()?;
+        }
+        // Nobody knows which of the bytes that had come before were acknowledged.
+        let promised = promised.filter(|_| was_watched);
         let promised = promised.unwrap_or(progress.received);
         let slot = self.0.begin(progress.read, promised);
         let slot = slot.with_context(|| {
@@ -117,6 +134,16 @@ impl Holds {
         })?;
         let exposed = promised.saturating_sub(progress.read);
         Held::begin(socket, &self.0, slot, promised, exposed)
+    }
+
+    /// How many are held.
+    pub(super) fn census(&self) -> Census {
+        let (held, ever) = self.0.taken();
+        Census {
+            held,
+            ever,
+            room: self.0.room().into(),
+        }
     }
 
     /// Holds every connection that a listening socket accepts from now on, before its first byte comes.
@@ -151,9 +178,7 @@ impl<'obj> Holder<'obj> {
         let leavers = setup.max_holds * LEAVERS_PER_HOLD;
         open.maps.leavers.set_max_entries(leavers)?;
         let skeleton = load(open).context("load the BPF programs")?;
-        let maps = &skeleton.maps;
-        let accounts = Accounts::open(&maps.accounts, &maps.holds, &maps.leavers)?;
-        let accounts = Arc::new(accounts);
+        let accounts = Arc::new(Accounts::open(&skeleton.maps)?);
         Ok(Holder {
             standing: Standing::new(&accounts),
             accounts,

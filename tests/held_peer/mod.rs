@@ -37,25 +37,32 @@ pub fn in_each_network(name: &str, test: impl Fn(&Sandbox, &Network, Method) + S
             _ => Method::Clsact,
         };
         for family in [0, 1] {
-            sandbox::run(name, |sandbox| {
-                let namespace = Namespace::new("peer");
-                let (here, peer) = (Place::here(), Place::named("peer"));
-                let cable = Veth::new((&here, "up0"), (&peer, "eth0"));
-                for (place, interface, addresses) in [(&here, "up0", HERE), (&peer, "eth0", PEER)] {
-                    place.ip(&format!("address add {}/24 dev {interface}", addresses[0]));
-                    place.ip(&format!(
-                        "address add {}/64 dev {interface} nodad",
-                        addresses[1]
-                    ));
-                }
-                let network = Network {
-                    peer,
-                    here: step(HERE[family], HERE[family].parse()),
-                };
-                test(sandbox, &network, method);
-                drop((cable, namespace));
+            in_network(name, family, |sandbox, network| {
+                test(sandbox, network, method);
             });
         }
+    });
+}
+
+/// Over IPv4 (0) or IPv6 (1).
+pub fn in_network(name: &str, family: usize, test: impl FnOnce(&Sandbox, &Network) + Send) {
+    sandbox::run(name, |sandbox| {
+        let namespace = Namespace::new("peer");
+        let (here, peer) = (Place::here(), Place::named("peer"));
+        let cable = Veth::new((&here, "up0"), (&peer, "eth0"));
+        for (place, interface, addresses) in [(&here, "up0", HERE), (&peer, "eth0", PEER)] {
+            place.ip(&format!("address add {}/24 dev {interface}", addresses[0]));
+            place.ip(&format!(
+                "address add {}/64 dev {interface} nodad",
+                addresses[1]
+            ));
+        }
+        let network = Network {
+            peer,
+            here: step(HERE[family], HERE[family].parse()),
+        };
+        test(sandbox, &network);
+        drop((cable, namespace));
     });
 }
 

@@ -8,6 +8,7 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, send};
 
 use super::protocol::{Answer, Fault, REQUEST, Request, Verb, answer};
+use super::served::Served;
 use crate::failure::say;
 use crate::tcp_hold::connection::network_namespace;
 use crate::tcp_hold::held::Held;
@@ -44,7 +45,7 @@ impl Client {
     }
 
     /// Answers one request, if there is one. `false`: the application has gone, or does not read its answers.
-    pub fn serve(&mut self, holds: &Holds) -> bool {
+    pub fn serve(&mut self, holds: &Holds, served: &Served) -> bool {
         let packet = match receive(self.wire.as_fd()) {
             Ok(Some(packet)) => packet,
             Ok(None) => return false,
@@ -52,7 +53,9 @@ impl Client {
             Err(_) => return false,
         };
         let verb = packet.bytes.get(1).copied().unwrap_or(0);
-        let answer = answer(verb, self.outcome(packet, holds));
+        let outcome = self.outcome(packet, holds);
+        served.answered(&outcome);
+        let answer = answer(verb, outcome);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         send(self.wire.as_raw_fd(), &answer, flags).is_ok()
     }

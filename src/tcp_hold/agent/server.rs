@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 
 use super::client::Client;
+use super::served::Served;
 use super::taken;
 use crate::ending::{Ending, Woken};
 use crate::failure::say;
@@ -26,11 +28,12 @@ pub struct Server {
     /// Removed in the end.
     path: PathBuf,
     holds: Holds,
+    served: Arc<Served>,
 }
 
 impl Server {
     /// Makes the socket, in place of one that a killed agent left.
-    pub fn open(path: &Path, mode: u32, holds: Holds) -> Result<Server> {
+    pub fn open(path: &Path, mode: u32, holds: Holds, served: &Arc<Served>) -> Result<Server> {
         let address = UnixAddr::new(path).context("name the agent's socket")?;
         let socket = packet_socket()?;
         let making = || format!("make the socket {}", path.display());
@@ -49,6 +52,7 @@ impl Server {
             socket,
             path: path.to_owned(),
             holds,
+            served: Arc::clone(served),
         };
         listen(&server.socket, Backlog::new(WAITING)?).context("listen for applications")?;
         Ok(server)
@@ -68,7 +72,9 @@ impl Server {
             let is_called = is_ready.next() == Some(true);
             let is_ready: Vec<bool> = is_ready.collect();
             let mut is_ready = is_ready.into_iter();
-            clients.retain_mut(|client| is_ready.next() != Some(true) || client.serve(&self.holds));
+            clients.retain_mut(|client| {
+                is_ready.next() != Some(true) || client.serve(&self.holds, &self.served)
+            });
             if is_called {
                 match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                     // SAFETY: the kernel has just opened it, and nobody else knows it.
@@ -76,6 +82,7 @@ impl Server {
                     Err(error) => say(format_args!("accept an application: {error}")),
                 }
             }
+            self.served.connected(clients.len());
         }
     }
 }
