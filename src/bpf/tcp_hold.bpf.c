@@ -331,18 +331,20 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 	struct bpf_sock *sk = skb->sk;
 	struct hold *hold;
 
-	if (!sk) /* What passes through this host came in somewhere. */
-		return skb->ingress_ifindex ? PASS_ON : hold_leaver(skb, link);
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return hold_leaver(skb, link);
-	hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
-	if (hold)
-		return hold_to(skb, link, sk, hold);
-	/* The kernel's own socket, by which it answers for connections that have none. */
-	if (sk->protocol == IPPROTO_TCP && sk->type != SOCK_STREAM)
-		return hold_leaver(skb, link);
-	return PASS_ON;
+	/* What came in somewhere only passes through this host. */
+	if (!sk && skb->ingress_ifindex)
+		return PASS_ON;
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	if (sk) {
+		hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
+		if (hold)
+			return hold_to(skb, link, sk, hold);
+		/* But for the kernel's own socket, by which it answers for connections that have none. */
+		if (sk->protocol != IPPROTO_TCP || sk->type == SOCK_STREAM)
+			return PASS_ON;
+	}
+	/* Called once: the verifier reads it all again for each call. */
+	return hold_leaver(skb, link);
 }
 
 SEC("tc")
