@@ -22,6 +22,7 @@ agent_path, log_path, address, port = sys.argv[1:]
 agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 agent.connect(agent_path)
 log = open(log_path, "ab")
+os.fsync(os.open(os.path.dirname(os.path.abspath(log_path)), os.O_RDONLY))  # that there is a log
 listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind((address, int(port)))

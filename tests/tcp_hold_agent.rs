@@ -1,89 +1,28 @@
 //! The agent, as programs without any privilege use it.
 
+mod held_agent;
 mod held_peer;
 
 use std::array::from_fn;
 use std::fs;
-use std::io::{IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, IoSlice, Read};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
-use netbpf::options::Attach;
-use netbpf::tc::Method;
-use netbpf::tcp_hold::agent::{self, AgentArguments};
-use nix::libc;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg,
     socket,
 };
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
-use testbed::process::Process;
-use testbed::sandbox::Sandbox;
 use testbed::step;
 
+use held_agent::{Agent, SOCKET};
 use held_peer::{
     Network, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged, until, write,
 };
-
-const SOCKET: &str = "/run/agent";
-const FOLDER: &str = "/run/logs";
-const LOG: &str = "/run/logs/log";
-/// Debian's nobody.
-const NOBODY: u32 = 65534;
-/// Bytes that the example reads, writes and confirms at once.
-const BATCH: u64 = 65536;
-
-/// The agent, in a fork of the test.
-struct Agent {
-    pid: Pid,
-}
-
-impl Agent {
-    fn start(method: Method) -> Agent {
-        let arguments = AgentArguments {
-            socket: SOCKET.into(),
-            iface: vec!["up0".to_owned()],
-            mode: 0o666,
-            attach: match method {
-                Method::Tcx => Attach::Tcx,
-                Method::Clsact => Attach::Clsact,
-            },
-            metrics: None,
-        };
-        // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, and
-        // leaves without running what the test set up.
-        let pid = match step("fork", unsafe { fork() }) {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => {
-                let ran = catch_unwind(AssertUnwindSafe(|| agent::run(&arguments)));
-                let is_well = ran.is_ok_and(|ran| match ran {
-                    Ok(()) => true,
-                    Err(error) => {
-                        eprintln!("agent: {error:#}");
-                        false
-                    }
-                });
-                // SAFETY: it takes a number and does not return.
-                unsafe { libc::_exit(i32::from(!is_well)) }
-            }
-        };
-        until("the agent's socket is there", || Path::new(SOCKET).exists());
-        Agent { pid }
-    }
-
-    fn end(self) {
-        step("end the agent", kill(self.pid, Signal::SIGTERM));
-        let ended = step("wait for the agent", waitpid(self.pid, None));
-        assert_eq!(ended, WaitStatus::Exited(self.pid, 0));
-        assert!(!Path::new(SOCKET).exists());
-    }
-}
 
 /// An application's control connection.
 struct Control(OwnedFd);
@@ -146,8 +85,8 @@ fn accepted(network: &Network, control: &Control) -> (TcpStream, TcpStream) {
 #[test]
 fn every_verb_does_what_the_document_says() {
     let name = "every_verb_does_what_the_document_says";
-    in_each_network(name, |_, network, method| {
-        let agent = Agent::start(method);
+    in_each_network(name, |sandbox, network, method| {
+        let agent = Agent::start(sandbox, method);
         let control = Control::open();
         let (stream, peer) = accepted(network, &control);
         write(&peer, 3000);
@@ -166,7 +105,8 @@ fn every_verb_does_what_the_document_says() {
         until("1,500 are acknowledged", || unacknowledged(&peer) == 1500);
         assert_eq!(control.ask(5, handle, 0, &[]), (0, handle, 1500, 1500));
         assert_stays(&peer, 1500);
-        assert_eq!(control.ask(3, handle, 0, &[]).0, 0);
+        // What has come is acknowledged from then on, whatever was confirmed.
+        assert_eq!(control.ask(3, handle, 0, &[]), (0, handle, 1500, 3000));
         until("the kernel acknowledges", || unacknowledged(&peer) == 0);
         for verb in 2..=5 {
             assert_eq!(control.ask(verb, handle, 0, &[]).0, 3, "no such handle");
@@ -180,9 +120,9 @@ fn every_verb_does_what_the_document_says() {
         let (_, handle, ..) = control.ask(1, 0, 0, &[stream.as_raw_fd()]);
         drop(stream);
         assert_stays(&peer, 700);
-        assert_eq!(control.ask(4, handle, 0, &[]).0, 0);
+        assert_eq!(control.ask(4, handle, 0, &[]), (0, handle, 0, 0));
         let ended = peer.read(&mut [0]).map_err(|error| error.kind());
-        assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
+        assert_eq!(ended, Err(ErrorKind::ConnectionReset));
         assert_eq!(unacknowledged(&peer), 700);
         drop(control);
         agent.end();
@@ -192,8 +132,8 @@ fn every_verb_does_what_the_document_says() {
 #[test]
 fn what_is_not_in_the_document_is_refused() {
     let name = "what_is_not_in_the_document_is_refused";
-    in_each_network(name, |_, network, method| {
-        let agent = Agent::start(method);
+    in_each_network(name, |sandbox, network, method| {
+        let agent = Agent::start(sandbox, method);
         let control = Control::open();
         let (stream, _peer) = accepted(network, &control);
         let fd = stream.as_raw_fd();
@@ -216,7 +156,7 @@ fn what_is_not_in_the_document_is_refused() {
         let foreign = step("listen elsewhere", foreign);
         assert_eq!(error(&hold, &[foreign.as_raw_fd()]), 4);
         // It has kept none of them: no descriptor of the agent's is one of this test's sockets.
-        let open = format!("/proc/{}/fd", agent.pid);
+        let open = format!("/proc/{}/fd", agent.process.pid());
         let own = step("look", fs::read_link(format!("/proc/self/fd/{fd}")));
         for entry in step("list the agent's descriptors", fs::read_dir(open)) {
             // One may be closed meanwhile.
@@ -230,130 +170,133 @@ fn what_is_not_in_the_document_is_refused() {
     });
 }
 
-/// `nobody` runs the example, is killed in mid-stream, and has a successor.
+/// Reads until the connection is reset, which acknowledges nothing more.
+fn assert_reset(mut peer: &TcpStream, unacknowledged_bytes: i32) {
+    let ended = peer.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+    assert_eq!(unacknowledged(peer), unacknowledged_bytes);
+}
+
 #[test]
-fn the_example_loses_nothing_and_doubles_nothing() {
-    let name = "the_example_loses_nothing_and_doubles_nothing";
-    if !Path::new("/usr/bin/python3").exists() {
-        return testbed::skip(name, "python3 is not installed");
-    }
-    let kills = if testbed::long(name, "3 of 250 kill points in each network") {
-        250
-    } else {
-        3
-    };
+fn the_end_of_the_control_connection_closes_what_came_by_it() {
+    let name = "the_end_of_the_control_connection_closes_what_came_by_it";
     in_each_network(name, |sandbox, network, method| {
-        step("make a folder", fs::create_dir(FOLDER));
-        step(
-            "give it to nobody",
-            std::os::unix::fs::chown(FOLDER, Some(NOBODY), Some(NOBODY)),
-        );
-        let agent = Agent::start(method);
-        let mut acknowledged = 0;
-        for number in 0..kills {
-            let (server, peer, from) = begin(sandbox, network);
-            assert!(acknowledged <= from, "{acknowledged} of {from}");
-            if number == 1 {
-                replace_the_guard(sandbox);
-            }
-            let kill_at = from + 1 + number * 7919 % 300_000;
-            let written = std::thread::scope(|scope| {
-                let writer = scope.spawn(|| write_stream(&peer, from, u64::MAX));
-                until("so much is in the log", || log_length() > kill_at);
-                server.signal(Signal::SIGKILL);
-                testbed::joined(writer)
-            });
-            let ended = server.finish(WITHIN);
-            assert!(!ended.status.success());
-            acknowledged = from + written - unacknowledged(&peer) as u64;
-            let logged = log_length();
-            assert!(acknowledged <= logged, "{acknowledged} of {logged}");
-            assert!(logged - acknowledged <= BATCH, "{acknowledged} of {logged}");
-        }
-        let (server, peer, from) = begin(sandbox, network);
-        assert!(acknowledged <= from);
-        let whole = from + 100_000;
-        assert_eq!(write_stream(&peer, from, whole), whole - from);
-        step("the peer is done", peer.shutdown(Shutdown::Write));
-        assert_eq!(step("read to the end", (&peer).read(&mut [0])), 0);
-        assert_eq!(unacknowledged(&peer), 0);
-        server.signal(Signal::SIGKILL);
-        server.finish(WITHIN);
-        let log = step("read the log", fs::read(LOG));
-        assert_eq!(log.len() as u64, whole);
-        let wrong = (0..)
-            .zip(&log)
-            .find(|(at, byte)| stream_byte(*at) != **byte);
-        assert_eq!(wrong, None);
+        let agent = Agent::start(sandbox, method);
+        let (control, other) = (Control::open(), Control::open());
+        let hold = |control: &Control, bytes| {
+            let (stream, peer) = accepted(network, control);
+            write(&peer, bytes);
+            read(&stream, bytes);
+            let (error, handle, ..) = control.ask(1, 0, 0, &[stream.as_raw_fd()]);
+            // What was read before is confirmed; what comes now is not. (Unread bytes would be reason enough
+            // for a reset.)
+            assert_eq!(error, 0);
+            write(&peer, 700);
+            read(&stream, 700);
+            (stream, peer, handle)
+        };
+        let (stream, peer, _) = hold(&control, 100);
+        let (others, others_peer, others_handle) = hold(&other, 200);
+        // A handle is that of the control connection by which it came.
+        let (kept, kept_peer, handle) = hold(&control, 300);
+        assert_ne!(handle, others_handle);
+        assert_eq!(other.ask(5, handle, 0, &[]).0, 3);
+        // The agent has the only copy.
+        drop(stream);
+        assert_stays(&peer, 700);
+        drop(control);
+        assert_reset(&peer, 700);
+        // Its program has one of this.
+        assert_stays(&kept_peer, 700);
+        drop(kept);
+        assert_reset(&kept_peer, 700);
+        // And this is somebody else's.
+        let (error, _, confirmed, _) = other.ask(2, others_handle, 700, &[]);
+        assert_eq!((error, confirmed), (0, 900));
+        until("all is acknowledged", || unacknowledged(&others_peer) == 0);
+        drop((other, others));
         agent.end();
-        step("remove the folder", fs::remove_dir_all(FOLDER));
     });
 }
 
-/// Starts the example and connects to it; how much of the stream it has.
-fn begin<'a>(sandbox: &'a Sandbox, network: &Network) -> (Process<'a>, TcpStream, u64) {
-    let mut command = Command::new("/usr/bin/python3");
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tcp_hold_log.py");
-    // Nobody need be able to look into the folder that this stands in.
-    let example = step("read the example", fs::read_to_string(example));
-    command.args(["-c", &example, SOCKET, LOG]);
-    command.args([network.here.to_string(), "0".to_owned()]);
-    command.uid(NOBODY).gid(NOBODY).current_dir("/");
-    let server = sandbox.start(command);
-    until("it is ready", || server.stdout().ends_with('\n'));
-    let ready = server.stdout();
-    let port = ready.trim_end().trim_start_matches("ready ");
-    let port = step("read the port", port.parse::<u16>());
-    let peer = network.connect_from_peer(SocketAddr::new(network.here, port));
-    let mut from = [0; 8];
-    step("hear how much is there", (&peer).read_exact(&mut from));
-    (server, peer, u64::from_be_bytes(from))
-}
-
-/// A stream in which no place looks like another one near it.
-fn stream_byte(at: u64) -> u8 {
-    (at.wrapping_mul(31) ^ (at >> 8).wrapping_mul(17)) as u8
-}
-
-/// Writes the stream from there until it is whole or the connection is reset; how much was written.
-fn write_stream(mut peer: &TcpStream, from: u64, whole: u64) -> u64 {
-    let mut at = from;
-    while at < whole {
-        let next: Vec<u8> = (at..whole.min(at + 5000)).map(stream_byte).collect();
-        match peer.write(&next) {
-            Ok(bytes) => at += bytes as u64,
-            Err(error) => {
-                let kind = error.kind();
-                use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-                assert!(matches!(kind, ConnectionReset | BrokenPipe), "{error}");
-                break;
-            }
-        }
-    }
-    at - from
-}
-
-fn log_length() -> u64 {
-    fs::metadata(LOG).map_or(0, |log| log.len())
-}
-
-fn guards(sandbox: &Sandbox) -> Vec<u32> {
-    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let processes = sandbox.processes().into_iter().map(|(pid, _)| pid);
-    processes
-        .filter(|pid| name(pid) == "tcp_hold_guard\n")
-        .collect()
-}
-
-fn replace_the_guard(sandbox: &Sandbox) {
-    let before = guards(sandbox);
-    assert_eq!(before.len(), 1);
-    step(
-        "kill the guard",
-        kill(Pid::from_raw(before[0] as i32), Signal::SIGKILL),
-    );
-    until("another guard stands there", || {
-        let now = guards(sandbox);
-        now.len() == 1 && now != before
+#[test]
+fn what_was_held_by_a_killed_agent_stays_held() {
+    let name = "what_was_held_by_a_killed_agent_stays_held";
+    in_each_network(name, |sandbox, network, method| {
+        let agent = Agent::start(sandbox, method);
+        let control = Control::open();
+        let (stream, peer) = accepted(network, &control);
+        write(&peer, 3000);
+        let (error, handle, ..) = control.ask(1, 0, 0, &[stream.as_raw_fd()]);
+        assert_eq!(error, 0);
+        read(&stream, 3000);
+        assert_eq!(control.ask(2, handle, 1000, &[]).0, 0);
+        until("1,000 are acknowledged", || unacknowledged(&peer) == 2000);
+        agent.process.signal(Signal::SIGKILL);
+        agent.process.finish(WITHIN);
+        write(&peer, 100);
+        assert_stays(&peer, 2100);
+        drop(stream);
+        assert_reset(&peer, 2100);
+        until("the guard ends", || sandbox.processes().is_empty());
+        step("remove its socket", fs::remove_file(SOCKET));
     });
+}
+
+/// It neither spins nor dies, and goes on when there are some again.
+#[test]
+fn without_descriptors_it_waits() {
+    let name = "without_descriptors_it_waits";
+    in_each_network(name, |sandbox, network, method| {
+        let agent = held_agent::command(method);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]);
+        limited.arg(agent.get_program()).args(agent.get_args());
+        let agent = Agent::run(sandbox, limited);
+        let mut controls = vec![Control::open()];
+        let (stream, _peer) = accepted(network, &controls[0]);
+        // More than it may open files.
+        controls.extend((0..45).map(|_| Control::open()));
+        until("it says so", || {
+            agent.process.stderr().contains("accept an application")
+        });
+        let last = controls.pop();
+        let mut asleep = 0;
+        until("its thread sleeps", || {
+            asleep = if is_asleep(agent.process.pid(), "agent") {
+                asleep + 1
+            } else {
+                0
+            };
+            asleep == 10
+        });
+        // Nor is there one for a socket.
+        let fd = [stream.as_raw_fd()];
+        assert_eq!(controls[0].ask(1, 0, 0, &fd).0, 6);
+        controls.truncate(1);
+        let last = step("the last one", last.ok_or("there is none"));
+        assert_eq!(last.ask(1, 0, 0, &fd).0, 0);
+        // It does not repeat itself; when one has ended, the next one may be one too many again.
+        let said = agent.process.stderr();
+        let times = said.matches("accept an application").count();
+        assert!(times < 10, "{said}");
+        drop((stream, last, controls));
+        agent.end();
+    });
+}
+
+/// Whether the thread of that name waits for something.
+fn is_asleep(pid: u32, thread: &str) -> bool {
+    let tasks = step("list", fs::read_dir(format!("/proc/{pid}/task")));
+    let stats = tasks.map(|task| {
+        let path = step("list", task).path().join("stat");
+        step("read", fs::read_to_string(path))
+    });
+    let name = format!("({thread}) ");
+    let mut states = stats.filter_map(|stat| Some(stat.split_once(&name)?.1.starts_with('S')));
+    let is_asleep = states
+        .next()
+        .unwrap_or_else(|| panic!("no thread {thread}"));
+    sleep(Duration::from_millis(2));
+    is_asleep
 }

@@ -1,132 +1,44 @@
 //! Whatever becomes of the application: no more is acknowledged than it had confirmed.
 //!
-//! The applications are forks of the test, so that they can be killed; what they have confirmed stands in memory
-//! that they share with it, written before they confirm it.
+//! What they have confirmed the applications note before they confirm it.
 
+mod held_application;
 mod held_peer;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
 use netbpf::tc::Method;
 use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use testbed::step;
 
+use held_application::{Application, Wire};
 use held_peer::{
-    Network, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged, until, write,
+    Network, assert_stays, in_each_network, patient, read, unacknowledged, until, write,
 };
 
-/// What an application tells the test, and is told.
-struct Wire {
-    stream: UnixStream,
-    confirmed: &'static AtomicU64,
+/// Confirms, after it has noted that it does.
+fn confirm(wire: &Wire, held: &Held<TcpStream>, bytes: u64) {
+    wire.noted.fetch_add(bytes, Ordering::SeqCst);
+    step("confirm", held.confirm(bytes));
+    step("announce", held.announce());
 }
 
-impl Wire {
-    fn say(&mut self, word: u32) {
-        step("say", self.stream.write_all(&word.to_ne_bytes()));
+/// Until it is killed.
+fn wait(wire: &mut Wire) -> ! {
+    loop {
+        wire.hear();
     }
-
-    #[track_caller]
-    fn hear(&mut self) -> u32 {
-        let mut word = [0; 4];
-        step("hear", self.stream.read_exact(&mut word));
-        u32::from_ne_bytes(word)
-    }
-
-    /// Confirms, after it has written down that it does.
-    fn confirm(&self, held: &Held<TcpStream>, bytes: u64) {
-        self.confirmed.fetch_add(bytes, Ordering::SeqCst);
-        step("confirm", held.confirm(bytes));
-        step("announce", held.announce());
-    }
-
-    fn wait(&mut self) -> ! {
-        loop {
-            self.hear();
-        }
-    }
-}
-
-/// A process that a test has started, killed at its end.
-struct Application {
-    pid: Pid,
-    wire: Wire,
-}
-
-impl Application {
-    fn start(body: impl FnOnce(&mut Wire)) -> Application {
-        let (ours, its) = step("make a wire", UnixStream::pair());
-        step("bound", ours.set_read_timeout(Some(WITHIN)));
-        let confirmed = shared();
-        // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, and
-        // leaves without running what the test set up.
-        match step("fork", unsafe { fork() }) {
-            ForkResult::Parent { child } => Application {
-                pid: child,
-                wire: Wire {
-                    stream: ours,
-                    confirmed,
-                },
-            },
-            ForkResult::Child => {
-                drop(ours);
-                let mut wire = Wire {
-                    stream: its,
-                    confirmed,
-                };
-                let _ = catch_unwind(AssertUnwindSafe(|| body(&mut wire)));
-                // SAFETY: it takes a number and does not return.
-                unsafe { libc::_exit(1) }
-            }
-        }
-    }
-
-    fn kill(&self) {
-        step("kill it", kill(self.pid, Signal::SIGKILL));
-        step("wait for it", waitpid(self.pid, None));
-    }
-
-    fn confirmed(&self) -> u64 {
-        self.wire.confirmed.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        // Both fail where it was killed before.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        let _ = waitpid(self.pid, None);
-        let memory = std::ptr::NonNull::from(self.wire.confirmed).cast();
-        // SAFETY: this is what `shared` made; nobody has it any more.
-        let _ = unsafe { munmap(memory, 1) };
-    }
-}
-
-/// A number that forks share.
-fn shared() -> &'static AtomicU64 {
-    // A page at least, whatever is asked for.
-    let size = NonZeroUsize::MIN;
-    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at a place of the kernel's choice, of zeros; it ends with the application.
-    let memory = unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_SHARED) };
-    // SAFETY: as above, and pages are aligned enough.
-    unsafe { step("share memory", memory).cast().as_ref() }
 }
 
 fn holder(method: Method, object: &mut MaybeUninit<libbpf_rs::OpenObject>) -> Holder<'_> {
@@ -189,7 +101,7 @@ fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first
             unconfirmed += bytes;
             // The last 2,000 bytes stay unconfirmed.
             if unconfirmed > 2000 {
-                wire.confirm(&held, unconfirmed - 2000);
+                confirm(wire, &held, unconfirmed - 2000);
                 unconfirmed = 2000;
             }
         }
@@ -199,7 +111,9 @@ fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first
     let peer = network.connect_from_peer(address(network, port));
     let acknowledged = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_until_reset(&peer));
-        until("so much is confirmed", || application.confirmed() > after);
+        until("so much is confirmed", || {
+            application.wire.noted.load(Ordering::SeqCst) > after
+        });
         if guard_first {
             step(
                 "kill the guard",
@@ -209,7 +123,7 @@ fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first
         application.kill();
         testbed::joined(writer)
     });
-    let confirmed = application.confirmed();
+    let confirmed = application.wire.noted.load(Ordering::SeqCst);
     assert!(
         acknowledged <= confirmed,
         "{acknowledged} bytes are acknowledged, {confirmed} were confirmed"
@@ -262,13 +176,13 @@ fn what_was_passed_on_stays_held() {
             wire.say(guard_of(&holder));
             let held = accept(network, &holder, wire);
             read(&held, 4000);
-            wire.confirm(&held, 1000);
+            confirm(wire, &held, 1000);
             // SAFETY: as in Application::start.
             match step("fork", unsafe { fork() }) {
                 ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
                 ForkResult::Child => keep_only(held.as_raw_fd()),
             }
-            wire.wait();
+            wait(wire);
         });
         let guard = application.wire.hear();
         let port = application.wire.hear();
@@ -315,7 +229,7 @@ fn a_killed_guard_is_known_and_replaced() {
                 assert!(!step("look", holder.guard_again()), "there is one");
                 let held = accept(network, &holder, wire);
                 read(&held, 4000);
-                wire.confirm(&held, 1000);
+                confirm(wire, &held, 1000);
                 step(
                     "kill the guard",
                     kill(Pid::from_raw(first as i32), Signal::SIGKILL),
@@ -325,7 +239,7 @@ fn a_killed_guard_is_known_and_replaced() {
                 wire.hear();
                 assert!(step("start another", holder.guard_again()));
                 wire.say(guard_of(&holder));
-                wire.wait();
+                wait(wire);
             });
             let port = application.wire.hear();
             let peer = network.connect_from_peer(address(network, port));

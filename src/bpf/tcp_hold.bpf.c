@@ -427,17 +427,21 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 	struct bpf_sock *sk = skb->sk;
 	struct hold *hold;
 
-	if (!sk) /* What passes through this host came in somewhere. */
-		return skb->ingress_ifindex ? PASS_ON : hold_leaver(skb, link);
-	if (!is_watched(sk->src_port))
+	if (sk) {
+		if (!is_watched(sk->src_port))
+			return PASS_ON;
+		/* It knows nothing of what is no full socket. */
+		hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
+		if (hold)
+			return hold_to(skb, link, sk, hold);
+		if (!is_given_up(sk))
+			return PASS_ON;
+	} else if (skb->ingress_ifindex) {
+		/* What passes through this host came in somewhere. */
 		return PASS_ON;
-	/* It knows nothing of what is no full socket. */
-	hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
-	if (hold)
-		return hold_to(skb, link, sk, hold);
-	if (is_given_up(sk))
-		return hold_leaver(skb, link);
-	return PASS_ON;
+	}
+	/* Called once: the verifier reads it all again for each call. */
+	return hold_leaver(skb, link);
 }
 
 SEC("tc")

@@ -18,7 +18,7 @@ use crate::mapped::{Mapped, Shared};
 
 /// `struct account` of the BPF program.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Account {
     generation: AtomicU64,
     /// How far the connection may be acknowledged.

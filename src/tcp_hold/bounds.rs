@@ -66,12 +66,15 @@ fn nanoseconds(time: Duration) -> u64 {
 impl Reached {
     /// What the program has said. A hold that goes on may come to its bound again, and it is said again.
     pub(super) fn take(account: &Account) -> Option<Reached> {
-        let reached = account.reached.load(Ordering::Acquire);
-        let is_released = reached & RELEASED != 0;
-        if !is_released {
-            account.reached.store(0, Ordering::Release);
-        }
-        let what = if is_released {
+        // In one step: the program may write down the next one at any time.
+        let taken = account
+            .reached
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |reached| {
+                (reached & RELEASED == 0).then_some(0)
+            });
+        // It stays where the hold is over.
+        let reached = taken.unwrap_or_else(|stays| stays);
+        let what = if reached & RELEASED != 0 {
             AtBound::Release
         } else {
             AtBound::Keep
@@ -81,5 +84,57 @@ impl Reached {
             TIME => Some(Reached::Time(what)),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
+
+    #[test]
+    fn a_bound_is_told_once_and_a_release_always() {
+        let account = Account::default();
+        assert_eq!(Reached::take(&account), None);
+        account.reached.store(TIME, Ordering::Release);
+        let kept = Some(Reached::Time(AtBound::Keep));
+        assert_eq!(Reached::take(&account), kept);
+        assert_eq!(Reached::take(&account), None);
+        account.reached.store(BYTES | RELEASED, Ordering::Release);
+        let released = Some(Reached::Bytes(AtBound::Release));
+        assert_eq!(Reached::take(&account), released);
+        assert_eq!(Reached::take(&account), released);
+    }
+
+    /// The program writes one down whenever the one before was taken, at whatever step of the next taking that is.
+    #[test]
+    fn none_is_lost_that_is_reached_while_it_is_looked_for() {
+        const ROUNDS: u64 = 100_000;
+        /// More than a busy machine keeps a thread waiting; one that was lost stays away for ever.
+        const WITHIN: Duration = Duration::from_secs(20);
+        let account = Account::default();
+        let taken = AtomicU64::new(0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    account.reached.store(BYTES, Ordering::Release);
+                    while taken.load(Ordering::Acquire) <= round && !is_over.load(Ordering::Acquire)
+                    {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut last = Instant::now();
+            for count in 1..=ROUNDS {
+                while Reached::take(&account).is_none() {
+                    is_over.store(last.elapsed() > WITHIN, Ordering::Release);
+                    assert!(!is_over.load(Ordering::Acquire), "number {count} was lost");
+                }
+                last = Instant::now();
+                taken.store(count, Ordering::Release);
+            }
+        });
     }
 }

@@ -54,8 +54,10 @@ impl Guard {
         let (mut wire, its_wire) = UnixStream::pair().context("make the guard's wire")?;
         // No handler of the application's is to run in the guard.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, takes
-        // no lock that another thread of the application could have had, and does not return.
+        // SAFETY: the child is a copy with this thread alone; it allocates, which glibc allows after fork, and does
+        // not return. As long as nothing fails it takes no lock that another thread of the application could
+        // have had; where something does, it may wait for ever for that of backtraces (RUST_BACKTRACE) or of the
+        // standard error, with the program still at the links.
         let forked = match unsafe { fork() } {
             Ok(ForkResult::Child) => stand(its_wire, attached, accounts),
             Ok(ForkResult::Parent { child }) => {

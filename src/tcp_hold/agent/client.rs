@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, send};
@@ -10,7 +11,7 @@ use nix::sys::socket::{MsgFlags, send};
 use super::protocol::{Answer, Fault, REQUEST, Request, Verb, answer};
 use super::served::Served;
 use crate::failure::say;
-use crate::tcp_hold::connection::network_namespace;
+use crate::tcp_hold::connection::{Progress, network_namespace};
 use crate::tcp_hold::held::Held;
 use crate::tcp_hold::holder::Holds;
 
@@ -27,7 +28,7 @@ pub struct Client {
 struct Packet {
     bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
-    /// There were more, or there was no room for them.
+    /// There were more; the kernel has opened as many as there is room for, and this process may have.
     is_cut: bool,
 }
 
@@ -62,6 +63,11 @@ impl Client {
 
     fn outcome(&mut self, packet: Packet, holds: &Holds) -> Result<Answer, Fault> {
         let request = Request::parse(&packet.bytes)?;
+        if packet.is_cut && packet.descriptors.len() < MOST_DESCRIPTORS {
+            return Err(refused(anyhow!(
+                "take a socket: the agent may open no more files"
+            )));
+        }
         let mut descriptors = packet.descriptors.into_iter();
         let socket = match (descriptors.next(), descriptors.next()) {
             (socket, None) if !packet.is_cut => socket,
@@ -93,9 +99,15 @@ impl Client {
             }
             (Verb::Release, None) => {
                 let held = self.held.remove(&request.handle).ok_or(Fault::Handle)?;
-                let answer = state(request.handle, &held)?;
-                held.release().map_err(refused)?;
-                Ok(answer)
+                let confirmed = held.confirmed().map_err(refused)?;
+                let socket = held.release().map_err(refused)?;
+                // From now on the kernel acknowledges whatever has come.
+                let promised = Progress::of(&socket).map_err(refused)?.received;
+                Ok(Answer {
+                    handle: request.handle,
+                    confirmed,
+                    promised,
+                })
             }
             (Verb::Close, None) => {
                 let held = self.held.remove(&request.handle).ok_or(Fault::Handle)?;
@@ -150,8 +162,10 @@ fn refused(error: anyhow::Error) -> Fault {
     Fault::Refused
 }
 
-/// Room for two descriptors: one too many. The kernel does not open what does not fit.
-const CONTROL: usize = 32;
+/// That are taken from a packet: one too many. The kernel does not open what does not fit.
+const MOST_DESCRIPTORS: usize = 2;
+/// Room for them, behind the header of their control message.
+const CONTROL: usize = size_of::<libc::cmsghdr>() + MOST_DESCRIPTORS * size_of::<RawFd>();
 
 /// Aligned as control messages have to be.
 #[repr(C, align(8))]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -22,6 +23,9 @@ use crate::tcp_hold::holder::Holds;
 
 /// Connections that wait to be accepted.
 const WAITING: i32 = 128;
+/// After an application could not be accepted, for want of a descriptor as a rule, it goes on waiting, and what
+/// it waits for is ready all the time. So often it is tried again.
+const TRIED_EVERY: Duration = Duration::from_millis(250);
 
 pub struct Server {
     socket: OwnedFd,
@@ -61,11 +65,18 @@ impl Server {
     /// Serves applications until it is to end.
     pub fn serve(self, ending: &Ending) -> Result<()> {
         let mut clients: Vec<Client> = Vec::new();
+        // After it has failed.
+        let mut next_try: Option<Instant> = None;
         loop {
+            let pause = next_try.filter(|at| *at > Instant::now());
+            let calls = match pause {
+                Some(_) => PollFlags::empty(),
+                None => PollFlags::POLLIN,
+            };
+            let mut ready = vec![PollFd::new(self.socket.as_fd(), calls)];
             let wires = clients.iter().map(Client::wire);
-            let all = std::iter::once(self.socket.as_fd()).chain(wires);
-            let mut ready: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            if ending.wait(&mut ready, None)? == Woken::ToEnd {
+            ready.extend(wires.map(|wire| PollFd::new(wire, PollFlags::POLLIN)));
+            if ending.wait(&mut ready, pause)? == Woken::ToEnd {
                 return Ok(());
             }
             let mut is_ready = ready.iter().map(|fd| fd.any() == Some(true));
@@ -77,9 +88,21 @@ impl Server {
             });
             if is_called {
                 match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-                    // SAFETY: the kernel has just opened it, and nobody else knows it.
-                    Ok(wire) => clients.push(Client::new(unsafe { OwnedFd::from_raw_fd(wire) })),
-                    Err(error) => say(format_args!("accept an application: {error}")),
+                    Ok(wire) => {
+                        // SAFETY: the kernel has just opened it, and nobody else knows it.
+                        clients.push(Client::new(unsafe { OwnedFd::from_raw_fd(wire) }));
+                        next_try = None;
+                    }
+                    // It has gone again.
+                    Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+                    Err(error) => {
+                        if next_try.is_none() {
+                            say(format_args!(
+                                "accept an application: {error}; it waits until that works"
+                            ));
+                        }
+                        next_try = Some(Instant::now() + TRIED_EVERY);
+                    }
                 }
             }
             self.served.connected(clients.len());
