@@ -8,10 +8,11 @@
 mod held_peer;
 
 use std::fs;
-use std::io::Read;
+use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{scope, sleep};
@@ -19,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore, OpenObject};
 use netbpf::netlink::{Netlink, sockets_in};
-use netbpf::port::Port;
+use netbpf::port::{Port, take_all_descriptors};
 use netbpf::tc::Method;
 use netbpf::tcp_hold::{Events, Held, Holder, Holds, MOST_HOLDS, Setup};
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt,
+};
 use testbed::namespace::Place;
 use testbed::{joined, step};
 
@@ -376,10 +378,7 @@ fn as_many_are_held_as_there_is_room_for() {
     let connections = if long { MOST_HOLDS } else { 2048 };
     in_network(name, 0, |_, network| {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if !has_descriptors_for(connections) {
-            testbed::skip(name, "the limit of open files cannot be raised that far");
-            return;
-        }
+        step("raise the limit of open files", take_all_descriptors());
         let mut object = MaybeUninit::uninit();
         let probe = step("load", Holder::load(&Setup::default(), &mut object));
         let method = probe.best_method();
@@ -392,19 +391,11 @@ fn as_many_are_held_as_there_is_room_for() {
     });
 }
 
-/// Two for each connection, and some.
-fn has_descriptors_for(connections: u32) -> bool {
-    let wanted = u64::from(connections) * 2 + 1024;
-    let limit = Resource::RLIMIT_NOFILE;
-    let (soft, hard) = step("read the limit of open files", getrlimit(limit));
-    soft >= wanted || setrlimit(limit, wanted, wanted.max(hard)).is_ok()
-}
-
 fn fill(network: &Network, holder: &Holder<'_>, connections: u32) {
     // A peer has 28,232 ports for each of ours.
     let lanes: [Lane; 4] = std::array::from_fn(|number| Lane::new(number as u64, &network.peer));
-    let (come, coming) = sync_channel(64);
-    let mut all = Vec::with_capacity(connections as usize);
+    let (come, coming) = sync_channel(BATCH);
+    let mut batches: Vec<Batch> = Vec::new();
     scope(|scope| {
         let lanes = &lanes;
         let peer = scope.spawn(move || {
@@ -417,11 +408,19 @@ fn fill(network: &Network, holder: &Holder<'_>, connections: u32) {
                 }
             }
         });
+        let mut batch = Batch::default();
         for (number, peer) in coming {
             let listener = &lanes[number as usize % lanes.len()].listener;
             let (stream, _) = step("accept", listener.accept());
-            all.push((step("hold", holder.hold(patient(stream))), peer));
+            let stream = Parked::Here(patient(stream));
+            batch.held.push(step("hold", holder.hold(stream)));
+            batch.peers.push(peer);
+            if batch.held.len() == BATCH {
+                batch.park();
+                batches.push(std::mem::take(&mut batch));
+            }
         }
+        assert!(batch.held.is_empty(), "batches are full");
         joined(peer);
     });
     let (one_more, _peer) = lanes[0].pair();
@@ -429,24 +428,32 @@ fn fill(network: &Network, holder: &Holder<'_>, connections: u32) {
     let refused = step("hold another", refused.err().ok_or("it is held")).to_string();
     assert!(refused.contains("there is no room for more"), "{refused}");
 
-    for (number, (held, peer)) in all.iter().enumerate() {
-        write(peer, 100);
-        read(held, 100);
-        step("confirm", held.confirm(own(number)));
-        step("announce", held.announce());
+    let numbered = |batch: usize| batch * BATCH..(batch + 1) * BATCH;
+    for (place, batch) in batches.iter_mut().enumerate() {
+        batch.fetch();
+        for ((held, peer), number) in batch.held.iter().zip(&batch.peers).zip(numbered(place)) {
+            write(peer, 100);
+            read(held.stream(), 100);
+            step("confirm", held.confirm(own(number)));
+            step("announce", held.announce());
+            until("what is confirmed is acknowledged", || {
+                acknowledged(peer, 100) >= own(number)
+            });
+        }
+        batch.park();
     }
-    for (number, (_, peer)) in all.iter().enumerate() {
-        until("what is confirmed is acknowledged", || {
-            acknowledged(peer, 100) >= own(number)
-        });
+    // Now, since any of the others could have said too much.
+    for (place, batch) in batches.iter_mut().enumerate() {
+        batch.fetch();
+        for ((held, peer), number) in batch.held.iter().zip(&batch.peers).zip(numbered(place)) {
+            assert_eq!(acknowledged(peer, 100), own(number), "connection {number}");
+            assert_eq!(step("ask", held.promised()), own(number));
+        }
+        batch.park();
     }
-    // Later, since any of the others could have said too much.
-    for (number, (held, peer)) in all.iter().enumerate() {
-        assert_eq!(acknowledged(peer, 100), own(number), "connection {number}");
-        assert_eq!(step("ask", held.promised()), own(number));
-    }
-    let middle = all.len() / 2;
-    drop(all.swap_remove(middle));
+    let middle = batches.len() / 2;
+    batches[middle].fetch();
+    drop(batches[middle].held.swap_remove(BATCH / 2));
     let (ours, _peer) = lanes[0].pair();
     drop(step("hold another", holder.hold(ours)));
 }
@@ -454,4 +461,79 @@ fn fill(network: &Network, holder: &Holder<'_>, connections: u32) {
 /// Bytes that are confirmed of a connection: neighbours have different ones.
 fn own(number: usize) -> u64 {
     number as u64 * 37 % 101
+}
+
+/// Connections that are parked together. One message passes 253 descriptors at most (unix(7)).
+const BATCH: usize = 64;
+
+/// Held connections and their peers. A process may not be allowed as many descriptors as connections can be
+/// held: those that nobody is looking at are on their way from one end of a socket to the other, open still.
+#[derive(Default)]
+struct Batch {
+    held: Vec<Held<Parked>>,
+    peers: Vec<TcpStream>,
+    lot: Option<(UnixStream, UnixStream)>,
+}
+
+enum Parked {
+    Here(TcpStream),
+    Away,
+}
+
+impl AsFd for Parked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Parked::Here(stream) => stream.as_fd(),
+            Parked::Away => panic!("it is parked"),
+        }
+    }
+}
+
+impl Parked {
+    fn stream(&self) -> &TcpStream {
+        match self {
+            Parked::Here(stream) => stream,
+            Parked::Away => panic!("it is parked"),
+        }
+    }
+}
+
+impl Batch {
+    fn park(&mut self) {
+        let lot = self
+            .lot
+            .get_or_insert_with(|| step("make a parking lot", UnixStream::pair()));
+        let held = self.held.iter().map(|held| held.stream().as_raw_fd());
+        let peers = self.peers.iter().map(AsRawFd::as_raw_fd);
+        let all: Vec<_> = held.chain(peers).collect();
+        let (rights, parts) = ([ControlMessage::ScmRights(&all)], [IoSlice::new(&[0])]);
+        let (to, flags) = (lot.0.as_raw_fd(), MsgFlags::empty());
+        step("park", sendmsg::<()>(to, &parts, &rights, flags, None));
+        self.held.iter_mut().for_each(|held| **held = Parked::Away);
+        self.peers.clear();
+    }
+
+    fn fetch(&mut self) {
+        let lot = step("find the parking lot", self.lot.as_ref().ok_or("none"));
+        let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 2 * BATCH]));
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(lot.1.as_raw_fd(), &mut parts, Some(&mut space), flags);
+        let message = step("fetch", message);
+        let mut fetched = Vec::new();
+        for control in step("look", message.cmsgs()) {
+            if let ControlMessageOwned::ScmRights(all) = control {
+                // SAFETY: the kernel has just opened them, and nobody else knows them.
+                fetched.extend(
+                    all.into_iter()
+                        .map(|fd| unsafe { TcpStream::from_raw_fd(fd) }),
+                );
+            }
+        }
+        assert_eq!(fetched.len(), 2 * BATCH);
+        self.peers = fetched.split_off(BATCH);
+        for (held, stream) in self.held.iter_mut().zip(fetched) {
+            **held = Parked::Here(stream);
+        }
+    }
 }
