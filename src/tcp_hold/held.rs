@@ -98,7 +98,7 @@ impl<S: AsFd> Held<S> {
 
     /// Bytes that were read from it.
     pub(super) fn read(&self) -> Result<u64> {
-        Ok(Progress::of(&self.socket)?.read)
+        Ok(self.progress()?.read)
     }
 
     /// Bytes that had come before it was held and that nobody had read: they may have been acknowledged.
@@ -118,9 +118,15 @@ impl<S: AsFd> Held<S> {
         Ok(Reached::take(self.own.account()?))
     }
 
-    /// Every byte that has come is confirmed. Nobody may be reading meanwhile.
+    /// Every byte that has come is confirmed. Nobody may be reading meanwhile. Where we have left first, the
+    /// peer's FIN passes for a byte until it was sent again and answered.
     pub fn is_settled(&self) -> Result<bool> {
-        Ok(self.confirmed()? >= Progress::of(&self.socket)?.received)
+        Ok(self.confirmed()? >= self.progress()?.received)
+    }
+
+    fn progress(&self) -> Result<Progress> {
+        let has_ended = self.own.account()?.has_ended.load(Ordering::Acquire) != 0;
+        Progress::of(&self.socket, has_ended)
     }
 
     /// Lets the kernel acknowledge as it likes, what was not confirmed too, and gives the socket back as it was.

@@ -104,7 +104,7 @@ impl Holds {
     /// long. Nobody may read from it meanwhile.
     pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
         self.0.sweep()?;
-        let progress = Progress::of(&socket)?;
+        let progress = Progress::of(&socket, false)?;
         // Nobody knows which of the bytes that had come before were acknowledged.
         let promised = self.0.promised(&socket)?;
         let promised = promised.unwrap_or(progress.received);
