@@ -14,8 +14,8 @@ use testbed::sandbox;
 use testbed::sandbox::Sandbox;
 use testbed::step;
 
-pub const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-pub const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 /// More than the kernel takes to answer on a busy machine; nothing waits for it to pass.
 pub const WITHIN: Duration = Duration::from_secs(20);
 /// Longer than a delayed acknowledgement (200 ms at most), and than a probe for a lost tail.
@@ -27,6 +27,8 @@ pub struct Network {
     pub peer: Place,
     /// Our address.
     pub here: IpAddr,
+    /// The peer's.
+    pub there: IpAddr,
 }
 
 /// By each way to attach and over IPv4 and IPv6.
@@ -51,6 +53,7 @@ pub fn in_each_network(name: &str, test: impl Fn(&Sandbox, &Network, Method) + S
                 let network = Network {
                     peer,
                     here: step(HERE[family], HERE[family].parse()),
+                    there: step(PEER[family], PEER[family].parse()),
                 };
                 test(sandbox, &network, method);
                 drop((cable, namespace));
@@ -66,6 +69,8 @@ impl Network {
             .peer
             .run(|| TcpStream::connect_timeout(&address, WITHIN));
         let stream = patient(step("the peer connects", stream));
+        let from = step("his address", stream.local_addr());
+        assert_eq!(from.ip(), self.there);
         // Or a small segment would wait for the acknowledgement of the one before it (RFC 9293, 3.7.4).
         step("set TCP_NODELAY", stream.set_nodelay(true));
         stream
