@@ -6,7 +6,8 @@
 //! [`reports`] and [`schema`] read what it writes, [`document`] what is written about it. [`traffic`] measures between two [`namespace`]s, for
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
 //! stands in for a program that may not be there. [`attaching`] says how a kernel can attach programs, [`bpf`] watches what
-//! it frees late, [`interrupted`] kills a program or lets it fail at any of its steps, [`others`] are programs of somebody else, [`threads`] are those of the test itself.
+//! it frees late, [`interrupted`] kills a program or lets it fail at any of its steps, [`others`] are programs of somebody else, [`threads`] are those of the test itself, [`offload`]
+//! says what an interface does for the kernel.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -22,6 +23,7 @@ pub mod job;
 pub mod line;
 pub mod namespace;
 pub mod netserver;
+pub mod offload;
 pub mod others;
 pub mod packet;
 pub mod process;

@@ -33,6 +33,9 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// Frames that a capture keeps, to be looked at.
 const KEPT: usize = 256;
 
+/// Of a packet socket, in network byte order.
+const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
+
 /// EtherType of frames that nobody sends (IEEE 802, local experiments).
 const UNUSED: u16 = 0x88b6;
 const ETHERNET: usize = 14;
@@ -545,6 +548,16 @@ struct CaptureState {
     stop: AtomicBool,
 }
 
+/// A packet that a capture sees, without its VLAN tag.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// From its Ethernet header on.
+    pub bytes: &'a [u8],
+    /// The checksum of its transport protocol is not made yet: that of the pseudo-header stands in its place,
+    /// and the interface that sends it makes the rest (the kernel's CHECKSUM_PARTIAL).
+    pub is_checksum_due: bool,
+}
+
 /// What a capture has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -563,8 +576,27 @@ impl Capture {
         at_most: Duration,
         wanted: impl Fn(&[u8]) -> bool + Send + 'static,
     ) -> Capture {
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        let socket = at.run(|| packet_socket(interface, all));
+        let socket = at.run(|| packet_socket(interface, EVERY_PROTOCOL));
+        Capture::by(socket, at_most, move |frame| wanted(frame.bytes))
+    }
+
+    /// As [`Capture::start`], and also what leaves by that interface, as its filters have left it.
+    pub fn both_ways(
+        at: &Place,
+        interface: &str,
+        at_most: Duration,
+        wanted: impl Fn(Frame<'_>) -> bool + Send + 'static,
+    ) -> Capture {
+        let socket = at.run(|| packet_socket(interface, EVERY_PROTOCOL));
+        set_packet_option(&socket, PACKET_IGNORE_OUTGOING, 0);
+        Capture::by(socket, at_most, wanted)
+    }
+
+    fn by(
+        socket: OwnedFd,
+        at_most: Duration,
+        wanted: impl Fn(Frame<'_>) -> bool + Send + 'static,
+    ) -> Capture {
         let state = Arc::new(CaptureState::default());
         let shared = state.clone();
         let end = Instant::now() + at_most;
@@ -638,7 +670,7 @@ impl Drop for Capture {
 
 impl CaptureState {
     /// Takes everything that is queued.
-    fn receive(&self, socket: &OwnedFd, wanted: &impl Fn(&[u8]) -> bool) {
+    fn receive(&self, socket: &OwnedFd, wanted: &impl Fn(Frame<'_>) -> bool) {
         // The largest GSO packet, and what the kernel says about it.
         let mut buffer = vec![0; (1 << 16) + 1024];
         loop {
@@ -653,7 +685,11 @@ impl CaptureState {
             let Some((offload, packet)) = whole.split_first_chunk::<OFFLOAD>() else {
                 panic!("a frame of {length} bytes, offload header included");
             };
-            if !wanted(packet) {
+            let frame = Frame {
+                bytes: packet,
+                is_checksum_due: offload[0] & NEEDS_CHECKSUM != 0,
+            };
+            if !wanted(frame) {
                 continue;
             }
             let count = on_the_wire(offload, packet);
@@ -670,6 +706,8 @@ impl CaptureState {
 /// struct virtio_net_hdr, in host byte order: flags, gso_type, hdr_len (2 bytes), gso_size (2),
 /// csum_start (2), csum_offset (2).
 const OFFLOAD: usize = 10;
+/// Of its flags, VIRTIO_NET_HDR_F_NEEDS_CSUM.
+const NEEDS_CHECKSUM: u8 = 1;
 
 /// The frames that one packet stands for.
 fn on_the_wire(offload: &[u8; OFFLOAD], packet: &[u8]) -> Count {

@@ -8,7 +8,7 @@ mod held_peer;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -20,6 +20,7 @@ use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork};
+use testbed::namespace::{Place, Veth};
 use testbed::step;
 
 use held_application::{Application, Wire};
@@ -215,6 +216,66 @@ fn keep_only(socket: i32) -> ! {
     loop {
         nix::unistd::pause();
     }
+}
+
+/// When both ends have sent their FIN there is no socket any more, and the kernel goes on to acknowledge.
+#[test]
+fn what_is_acknowledged_without_a_socket_stays_held() {
+    let name = "what_is_acknowledged_without_a_socket_stays_held";
+    in_each_network(name, |_, network, method| {
+        let mut application = Application::start(|wire| {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            wire.say(guard_of(&holder));
+            let held = accept(network, &holder, wire);
+            step("we are done", held.shutdown(Shutdown::Write));
+            read(&held, 4000);
+            // The peer's FIN: this end of the connection is over.
+            assert_eq!(step("read to the end", (&*held).read(&mut [0])), 0);
+            confirm(wire, &held, 1000);
+            wire.say(0);
+            wait(wire);
+        });
+        let guard = application.wire.hear();
+        let port = application.wire.hear();
+        let mut peer = network.connect_from_peer(address(network, port));
+        assert_eq!(step("read to the end", peer.read(&mut [0])), 0);
+        write(&peer, 4000);
+        step("the peer is done", peer.shutdown(Shutdown::Write));
+        application.wire.hear();
+        application.kill();
+        // His FIN counts.
+        until("1,000 are acknowledged", || unacknowledged(&peer) == 3001);
+        assert_stays(&peer, 3001);
+        assert!(is_there(guard));
+        // It would wait until TIME-WAIT is over.
+        step(
+            "kill the guard",
+            kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
+        );
+        until("the guard ends", || !is_there(guard));
+    });
+}
+
+/// It stands at every link; the one before goes, though something is held.
+#[test]
+fn one_guard_stands_at_all_links() {
+    in_each_network("one_guard_stands_at_all_links", |_, network, method| {
+        let _cable = Veth::new((&Place::here(), "up1"), (&network.peer, "eth1"));
+        let mut object = MaybeUninit::uninit();
+        let mut holder = holder(method, &mut object);
+        let first = guard_of(&holder);
+        let listener = step("listen", TcpListener::bind((network.here, 0)));
+        step("hold what is accepted", holder.hold_accepted(&listener));
+        let mut netlink = step("open netlink", Netlink::open());
+        let port = step("find up1", Port::find(&mut netlink, "up1"));
+        step("attach", holder.attach(Some(method), &[port]));
+        until("the first one ends", || !is_there(first));
+        let second = guard_of(&holder);
+        assert!(is_there(second));
+        drop((listener, holder));
+        until("the guard ends", || !is_there(second));
+    });
 }
 
 #[test]

@@ -45,8 +45,9 @@ struct account {
 	__u64 promised;        /* as in struct hold: written here, read by the application */
 	__u64 most_bytes;      /* that may be unconfirmed; 0: as many as there are */
 	__u64 longest;         /* ns that a byte may be unconfirmed; 0: for ever */
-	__u64 is_released_at_bound;
-	__u64 reached; /* BOUND_...; the application sets it to 0 */
+	__u32 is_released_at_bound;
+	__u32 has_ended; /* the peer's FIN has come, which counts as a byte: written here */
+	__u64 reached;   /* BOUND_...; the application sets it to 0 */
 };
 
 #define BOUND_BYTES 1
@@ -174,10 +175,8 @@ static __always_inline __u64 bound_reached(struct hold *hold, struct account *ac
 {
 	__u64 now;
 
-	if (own <= place) {
-		hold->mark = 0;
+	if (own <= place)
 		return 0;
-	}
 	if (account->most_bytes && own - place > account->most_bytes)
 		return BOUND_BYTES;
 	if (!account->longest)
@@ -327,7 +326,10 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 		place = own;
 	is_probe = account && account->is_probe_wanted && !payload && seq == tcp->snd_una - 1;
 
-	if (!hold->is_released && is_leaving(sk)) {
+	if (is_leaving(sk) && (hold->is_released || (has_fin(sk) && place == own))) {
+		/* Whatever the kernel says of it from now on may be said. */
+		forget(skb, link, header);
+	} else if (is_leaving(sk)) {
 		struct leaver leaver = {
 			.generation = hold->generation,
 			.promised = place,
@@ -353,8 +355,11 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 		COUNT(probes);
 	}
 	hold->promised = place;
-	if (account)
+	if (account) {
+		if (has_fin(sk))
+			account->has_ended = 1;
 		*(volatile __u64 *)&account->promised = place;
+	}
 	return PASS_ON;
 
 unreadable:
@@ -397,8 +402,10 @@ static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer li
 	}
 	leaver->promised = place;
 	leaver->seen = bpf_ktime_get_coarse_ns();
-	if (account)
+	if (account) {
+		account->has_ended = 1;
 		*(volatile __u64 *)&account->promised = place;
+	}
 	if (place == own) /* That was all. */
 		bpf_map_delete_elem(&leavers, &ends);
 	return PASS_ON;

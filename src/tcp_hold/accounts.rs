@@ -1,7 +1,7 @@
 //! What the application and the BPF program tell each other of each connection.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,9 @@ pub struct Account {
     /// Nanoseconds that a byte may be held back; 0: for ever.
     pub longest: AtomicU64,
     /// What happens there: not 0: the kernel's acknowledgements pass.
-    pub is_released_at_bound: AtomicU64,
+    pub is_released_at_bound: AtomicU32,
+    /// Not 0: the peer's FIN has come.
+    pub has_ended: AtomicU32,
     /// `BOUND_...` of the BPF program, or 0.
     pub reached: AtomicU64,
 }
@@ -164,6 +166,7 @@ impl Accounts {
         account.most_bytes.store(0, Ordering::Relaxed);
         account.longest.store(0, Ordering::Relaxed);
         account.is_released_at_bound.store(0, Ordering::Relaxed);
+        account.has_ended.store(0, Ordering::Relaxed);
         account.reached.store(0, Ordering::Relaxed);
         account.generation.store(slot.generation, Ordering::Release);
         Some(slot)

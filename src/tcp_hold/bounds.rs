@@ -51,9 +51,11 @@ impl Bounds {
         // A bound of 0 would be none to the program.
         let bytes = self.bytes.map_or(0, |bytes| bytes.max(1));
         let time = self.time.map_or(0, nanoseconds);
-        let is_released = u64::from(self.at_bound == AtBound::Release);
+        let is_released = u32::from(self.at_bound == AtBound::Release);
         let to = |word: &AtomicU64, value| word.store(value, Ordering::Release);
-        to(&account.is_released_at_bound, is_released);
+        account
+            .is_released_at_bound
+            .store(is_released, Ordering::Release);
         to(&account.most_bytes, bytes);
         to(&account.longest, time);
     }

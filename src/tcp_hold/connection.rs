@@ -24,6 +24,8 @@ struct TcpInfo {
 
 /// States in which the peer's FIN has come, with all before it (net/tcp_states.h).
 const WITH_FIN: [u8; 3] = [8, 9, 11];
+/// It has ended: after both FINs, or by a reset.
+const CLOSED: u8 = 7;
 
 /// linux/tcp.h
 const TCP_REPAIR_OFF: u32 = 0;
@@ -116,8 +118,9 @@ pub fn network_namespace(socket: &impl AsFd) -> Result<u64> {
 }
 
 impl Progress {
-    /// As it is now. Nobody may be reading from the socket.
-    pub fn of(socket: &impl AsFd) -> Result<Progress> {
+    /// As it is now. Nobody may be reading from the socket. `has_ended`: it is known that the peer's FIN has
+    /// come.
+    pub fn of(socket: &impl AsFd, has_ended: bool) -> Result<Progress> {
         // What comes between two questions must not pass for read.
         let mut before = tcp_info(socket)?;
         loop {
@@ -127,9 +130,10 @@ impl Progress {
                 (info.state, info.bytes_received) == (before.state, before.bytes_received);
             before = info;
             if is_still {
-                // The kernel counts the FIN. It passes for a byte where both have sent theirs: then the state
-                // does not tell this end from a reset.
-                let fin = u64::from(WITH_FIN.contains(&info.state));
+                // The kernel counts the FIN. Where both have sent theirs, the state does not tell this end from
+                // a reset: it passes for a byte then, until it is known.
+                let has_fin = WITH_FIN.contains(&info.state) || (info.state == CLOSED && has_ended);
+                let fin = u64::from(has_fin);
                 let received = info.bytes_received.saturating_sub(fin);
                 let read = received.checked_sub(unread);
                 let read = read.context("more bytes are unread than were received")?;

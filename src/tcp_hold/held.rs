@@ -98,7 +98,7 @@ impl<S: AsFd> Held<S> {
 
     /// Bytes that were read from it.
     pub(super) fn read(&self) -> Result<u64> {
-        Ok(Progress::of(&self.socket)?.read)
+        Ok(self.progress()?.read)
     }
 
     /// Bytes that had come before it was held and that nobody had read: they may have been acknowledged.
@@ -118,9 +118,19 @@ impl<S: AsFd> Held<S> {
         Ok(Reached::take(self.own.account()?))
     }
 
-    /// Every byte that has come is confirmed. Nobody may be reading meanwhile.
+    /// Every byte that has come is confirmed. Nobody may be reading meanwhile. Where we have left first, the
+    /// peer's FIN passes for a byte until it was sent again and answered.
     pub fn is_settled(&self) -> Result<bool> {
-        Ok(self.confirmed()? >= Progress::of(&self.socket)?.received)
+        Ok(self.confirmed()? >= self.progress()?.received)
+    }
+
+    /// Whether the peer's FIN has come, as far as the BPF program knows.
+    pub(super) fn has_ended(&self) -> Result<bool> {
+        Ok(self.own.account()?.has_ended.load(Ordering::Acquire) != 0)
+    }
+
+    fn progress(&self) -> Result<Progress> {
+        Progress::of(&self.socket, self.has_ended()?)
     }
 
     /// Lets the kernel acknowledge as it likes, what was not confirmed too, and gives the socket back as it was.

@@ -116,7 +116,7 @@ impl Holds {
     pub fn hold<S: AsFd>(&self, socket: S) -> Result<Held<S>> {
         self.0.sweep()?;
         let was_watched = self.0.watch(&socket)?;
-        let progress = Progress::of(&socket)?;
+        let progress = Progress::of(&socket, false)?;
         let promised = self.0.promised(&socket)?;
         if promised.is_some() && !was_watched {
             // Somebody steers connections to a listener by other ports than its own.

@@ -28,6 +28,8 @@ pub struct Network {
     pub peer: Place,
     /// Our address.
     pub here: IpAddr,
+    /// The peer's.
+    pub there: IpAddr,
 }
 
 /// By each way to attach and over IPv4 and IPv6.
@@ -61,6 +63,7 @@ pub fn in_network(name: &str, family: usize, test: impl FnOnce(&Sandbox, &Networ
         let network = Network {
             peer,
             here: step(HERE[family], HERE[family].parse()),
+            there: step(PEER[family], PEER[family].parse()),
         };
         test(sandbox, &network);
         drop((cable, namespace));
@@ -74,6 +77,8 @@ impl Network {
             .peer
             .run(|| TcpStream::connect_timeout(&address, WITHIN));
         let stream = patient(step("the peer connects", stream));
+        let from = step("his address", stream.local_addr());
+        assert_eq!(from.ip(), self.there);
         // Or a small segment would wait for the acknowledgement of the one before it (RFC 9293, 3.7.4).
         step("set TCP_NODELAY", stream.set_nodelay(true));
         stream

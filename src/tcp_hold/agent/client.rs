@@ -100,13 +100,14 @@ impl Client {
             (Verb::Release, None) => {
                 let held = self.held.remove(&request.handle).ok_or(Fault::Handle)?;
                 let confirmed = held.confirmed().map_err(refused)?;
+                let has_ended = held.has_ended().map_err(refused)?;
                 let socket = held.release().map_err(refused)?;
                 // From now on the kernel acknowledges whatever has come.
-                let promised = Progress::of(&socket).map_err(refused)?.received;
+                let progress = Progress::of(&socket, has_ended).map_err(refused)?;
                 Ok(Answer {
                     handle: request.handle,
                     confirmed,
-                    promised,
+                    promised: progress.received,
                 })
             }
             (Verb::Close, None) => {
