@@ -18,7 +18,6 @@
 //! | they release only where they are to | always, or never | the same |
 //! | to the end | `leavers` keeps whom a bound has released | `what_is_released_at_its_bound_is_so_to_the_end` |
 //! | 5. bounds in time | never | `what_is_held_for_too_long_is_released` |
-//! | of the oldest byte | the mark is set only once | `what_is_held_is_as_old_as_its_oldest_byte` |
 //! | 6. a FIN goes with the last byte before it | `own_end` is 0 | `a_fin_waits_for_what_is_before_it` |
 //! | and not earlier | `confirmed + 2` | `a_fin_waits_for_what_is_before_it`, `who_leaves_first_holds_back_still` |
 //! | in each state | no CLOSING, no LAST_ACK in `has_fin` | `both_leave_at_once_with_all_confirmed`, `who_leaves_last_acknowledges_all_with_his_own_fin` |

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netbpf::tc::Direction;
 use netbpf::tcp_hold::{AtBound, Bounds, Reached};
@@ -108,32 +108,6 @@ fn what_is_confirmed_in_time_reaches_no_bound() {
             assert_stays(&peer, 2000);
         },
     );
-}
-
-/// What is young does not pass for old because something else was held all the time.
-#[test]
-fn what_is_held_is_as_old_as_its_oldest_byte() {
-    const LONGEST: Duration = Duration::from_secs(4);
-    let name = "what_is_held_is_as_old_as_its_oldest_byte";
-    held(name, |_, held, peer| {
-        let bounds = Bounds {
-            time: Some(LONGEST),
-            at_bound: AtBound::Keep,
-            ..Bounds::default()
-        };
-        step("bound", held.bound(&bounds));
-        write(&peer, 1000);
-        read(&held, 1000);
-        let start = Instant::now();
-        while start.elapsed() < LONGEST * 3 / 2 {
-            // One message behind.
-            write(&peer, 1000);
-            read(&held, 1000);
-            confirm(&held, 1000);
-            assert_eq!(step("ask", held.reached()), None);
-            sleep(A_WHILE / 2);
-        }
-    });
 }
 
 /// Also what the kernel acknowledges when the socket has gone.
