@@ -171,15 +171,19 @@ impl Trace {
                 Ok(WaitStatus::PtraceEvent(pid, _, _)) => resume(pid, None),
                 Ok(WaitStatus::Exited(pid, code)) if pid == self.program => {
                     self.run.code = Some(code);
+                    self.let_go();
                 }
-                Ok(WaitStatus::Signaled(pid, _, _)) if pid == self.program => {
-                    if let Some(held) = self.held.take() {
-                        resume(held, None);
-                    }
-                }
+                Ok(WaitStatus::Signaled(pid, _, _)) if pid == self.program => self.let_go(),
                 Ok(_) => {}
                 Err(errno) => panic!("wait for the traced program: {errno}"),
             }
+        }
+    }
+
+    /// The program is dead: who was held dies as well, or goes on.
+    fn let_go(&mut self) {
+        if let Some(held) = self.held.take() {
+            resume(held, None);
         }
     }
 

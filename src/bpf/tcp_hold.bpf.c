@@ -155,11 +155,14 @@ static __always_inline struct account *account_of(__u32 slot, __u64 generation)
 /* How far may be acknowledged what the kernel itself acknowledges up to `own`: confirmed, but never less than
  * the peer was told before, and the FIN only with the last byte in front of it. `own_end` is where the FIN
  * ends that has come; 0: none has. */
-static __always_inline __u64 allowed(const struct account *account, __u64 promised, __u64 own,
-				     __u64 own_end)
+static __always_inline __u64 allowed(const struct account *account, __u64 generation,
+				     __u64 promised, __u64 own, __u64 own_end)
 {
 	__u64 confirmed = account ? *(volatile __u64 *)&account->confirmed : promised;
 
+	/* Meanwhile the slot may have become another connection's. */
+	if (account && *(volatile __u64 *)&account->generation != generation)
+		confirmed = promised;
 	if (own_end && confirmed + 1 >= own_end)
 		confirmed = own_end;
 	if (own > confirmed)
@@ -311,7 +314,8 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 
 	account = account_of(hold->slot, hold->generation);
 	own = tcp->bytes_received - (__u32)(tcp->rcv_nxt - ack);
-	place = allowed(account, hold->promised, own, has_fin(sk) ? tcp->bytes_received : 0);
+	place = allowed(account, hold->generation, hold->promised, own,
+			has_fin(sk) ? tcp->bytes_received : 0);
 	reached = account && !hold->is_released ? bound_reached(hold, account, own, place) : 0;
 	if (reached) {
 		if (account->is_released_at_bound) {
@@ -395,7 +399,7 @@ static __always_inline int hold_leaver(struct __sk_buff *skb, enum link_layer li
 	account = account_of(leaver->slot, leaver->generation);
 	/* It is less than 2 GiB from there, as windows are. */
 	own = leaver->promised + (__s32)(ack - leaver->start - (__u32)leaver->promised);
-	place = allowed(account, leaver->promised, own, own);
+	place = allowed(account, leaver->generation, leaver->promised, own, own);
 	if (move_ack(skb, header, ack, place - own)) {
 		COUNT(failed);
 		return DROP;
@@ -439,6 +443,9 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 			return PASS_ON;
 		/* It knows nothing of what is no full socket. */
 		hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
+		/* What a listener is said to send (since 6.13) is for connections that have not begun: no data. */
+		if (hold && sk->state == BPF_TCP_LISTEN)
+			return PASS_ON;
 		if (hold)
 			return hold_to(skb, link, sk, hold);
 		if (!is_given_up(sk))

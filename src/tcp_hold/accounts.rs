@@ -1,5 +1,6 @@
 //! What the application and the BPF program tell each other of each connection.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -83,7 +84,7 @@ pub struct Accounts {
 
 #[derive(Debug, Default)]
 struct Slots {
-    free: Vec<u32>,
+    free: VecDeque<u32>,
     /// From here on nobody had one.
     next: u32,
     /// The last one that was given.
@@ -146,7 +147,7 @@ impl Accounts {
     /// been acknowledged. `None`: all are taken.
     pub fn begin(&self, read: u64, promised: u64) -> Option<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = slots.free.pop().or_else(|| {
+        let number = slots.free.pop_front().or_else(|| {
             let next = slots.next;
             (next < self.accounts.count()).then(|| {
                 slots.next += 1;
@@ -178,7 +179,7 @@ impl Accounts {
             account.generation.store(0, Ordering::Release);
         }
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.free.push(slot.number);
+        slots.free.push_back(slot.number);
     }
 
     /// Connections that have one, and that ever had.

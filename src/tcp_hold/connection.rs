@@ -9,6 +9,8 @@ use nix::sys::socket::{
     SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
 
+use crate::Failure;
+
 /// `struct tcp_info` (linux/tcp.h) as far as it is needed here; the kernel fills in what there is room for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,9 +99,23 @@ pub fn is_fast_open(listener: &impl AsFd) -> Result<bool> {
     Ok(most != [0; 4])
 }
 
+/// The packets of MPTCP are of other sockets, which nobody has, and leave as the kernel likes.
+fn ensure_plain(socket: &impl AsFd) -> Result<()> {
+    let protocol = option::<4>(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL);
+    let protocol = i32::from_ne_bytes(protocol.context("ask for SO_PROTOCOL: is it a socket?")?);
+    ensure!(
+        protocol == libc::IPPROTO_TCP,
+        Failure::Usage(format!(
+            "only plain TCP sockets can be held, and this one is of protocol {protocol} (MPTCP is 262)"
+        ))
+    );
+    Ok(())
+}
+
 /// The local port of a socket, and of all connections that it accepts where it listens. `None`: it is not known
 /// yet, or a transparent proxy's, who accepts what goes to any port (linux/Documentation/networking/tproxy.rst).
 pub fn own_port(socket: &impl AsFd) -> Result<Option<u16>> {
+    ensure_plain(socket)?;
     let is_transparent = option::<4>(socket, libc::SOL_IP, libc::IP_TRANSPARENT);
     let is_transparent = is_transparent.context("ask for IP_TRANSPARENT: is it a TCP socket?")?;
     let address: SockaddrStorage =

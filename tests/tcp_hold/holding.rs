@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use netbpf::tc::Direction;
 use netbpf::tcp_hold::Held;
 use nix::libc;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use testbed::step;
 use testbed::traffic::Capture;
+use testbed::{skip, step};
 
 use crate::bench::{Bench, Lossy, accept, confirm, held, read_to_the_end, run, take, tcp_option};
 use crate::held_peer::{A_WHILE, WITHIN, assert_stays, read, unacknowledged, until, write};
@@ -237,6 +237,27 @@ fn a_listener_with_fast_open_is_refused() {
         let refused = bench.holder.hold_accepted(&listener);
         let error = refused.map_err(|error| error.to_string()).unwrap_err();
         assert!(error.contains("TCP Fast Open"), "{error}");
+    });
+}
+
+/// Its packets are of sockets that are nobody's: it would seem to be held.
+#[test]
+fn a_socket_of_mptcp_is_refused() {
+    let name = "a_socket_of_mptcp_is_refused";
+    run(name, |bench| {
+        // SAFETY: a call with numbers.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+        if socket < 0 {
+            return skip(name, "this kernel has no MPTCP (CONFIG_MPTCP)");
+        }
+        // SAFETY: the kernel has just opened it, and nobody else knows it.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let refused = bench.holder.hold_accepted(&socket);
+        let error = refused.map_err(|error| error.to_string()).unwrap_err();
+        assert!(error.contains("MPTCP"), "{error}");
+        let refused = bench.holder.holds().hold(socket).map(drop);
+        let error = refused.map_err(|error| error.to_string()).unwrap_err();
+        assert!(error.contains("MPTCP"), "{error}");
     });
 }
 
