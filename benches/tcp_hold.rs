@@ -7,13 +7,13 @@
 use std::io::{Error, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_sys as sys;
-use netbpf::tc::{Attacher, Direction, Method};
+use netbpf::tc::{Attacher, Direction, Method, program_info};
 use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::net::if_::if_nametoindex;
 use testbed::namespace::{Namespace, Place, Veth};
@@ -231,17 +231,7 @@ struct Count {
 
 impl Count {
     fn of(program: BorrowedFd<'_>) -> Result<Count> {
-        let mut info = sys::bpf_prog_info::default();
-        let mut length = size_of::<sys::bpf_prog_info>() as u32;
-        // SAFETY: the kernel writes `length` bytes at most, into this function's own; all of them are numbers.
-        let result = unsafe {
-            sys::bpf_obj_get_info_by_fd(
-                program.as_raw_fd(),
-                (&raw mut info).cast(),
-                &raw mut length,
-            )
-        };
-        ensure!(result == 0, "{}", Error::from_raw_os_error(-result));
+        let info = program_info(program)?;
         Ok(Count {
             nanoseconds: info.run_time_ns,
             packets: info.run_cnt,

@@ -27,7 +27,7 @@ use nix::libc;
 
 pub use clsact::remove_leftovers;
 use clsact::{Filter, Owner};
-pub use kept::{open_pinned, pin, programs, replace_program};
+pub use kept::{open_pinned, pin, program_info, programs, replace_program};
 pub use place::{Other, Place};
 
 /// The side of an interface that a program is attached to.

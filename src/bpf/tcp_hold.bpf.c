@@ -321,7 +321,6 @@ static __always_inline int hold_to(struct __sk_buff *skb, enum link_layer link, 
 		if (account->is_released_at_bound) {
 			hold->is_released = 1;
 			reached |= BOUND_RELEASED;
-			forget(skb, link, header);
 		}
 		*(volatile __u64 *)&account->reached = reached;
 		COUNT(bounds);
@@ -444,10 +443,8 @@ static __always_inline int hold_back_on(struct __sk_buff *skb, enum link_layer l
 		/* It knows nothing of what is no full socket. */
 		hold = bpf_sk_storage_get(&holds, sk, NULL, 0);
 		/* What a listener is said to send (since 6.13) is for connections that have not begun: no data. */
-		if (hold && sk->state == BPF_TCP_LISTEN)
-			return PASS_ON;
 		if (hold)
-			return hold_to(skb, link, sk, hold);
+			return sk->state == BPF_TCP_LISTEN ? PASS_ON : hold_to(skb, link, sk, hold);
 		if (!is_given_up(sk))
 			return PASS_ON;
 	} else if (skb->ingress_ifindex) {

@@ -111,6 +111,18 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
     Ok(ids.into_iter().take(count).collect())
 }
 
+/// What the kernel says of a program, in numbers: what takes buffers is left out.
+pub fn program_info(program: BorrowedFd<'_>) -> io::Result<sys::bpf_prog_info> {
+    let mut info = sys::bpf_prog_info::default();
+    let mut size = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes `size` bytes at most, all of them numbers; without buffers of ours it writes
+    // nothing else.
+    check(unsafe {
+        sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
+    })?;
+    Ok(info)
+}
+
 pub(super) fn check(result: i32) -> io::Result<i32> {
     if result < 0 {
         Err(io::Error::from_raw_os_error(-result))

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::ffi::CStr;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use libbpf_sys as sys;
 
 use super::Direction;
-use super::kept::{check, tcx_programs};
+use super::kept::{check, program_info, tcx_programs};
 
 /// A place in the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,14 +110,7 @@ fn name_of(id: u32) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut info = sys::bpf_prog_info::default();
-    let mut size = size_of_val(&info) as u32;
-    // SAFETY: the kernel writes `size` bytes at most, all of them numbers; without buffers of ours it writes
-    // nothing else.
-    check(unsafe {
-        sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
-    })?;
-    let bytes = info.name.map(|byte| byte as u8);
+    let bytes = program_info(program.as_fd())?.name.map(|byte| byte as u8);
     let name = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
     Ok(Some(name.to_bytes().to_owned()))
 }

@@ -200,9 +200,9 @@ impl Accounts {
         account.context("an account that there is not")
     }
 
-    /// From now on the socket's acknowledgements go by this account; without one, nothing is confirmed.
+    /// From now on the socket's acknowledgements go by this account; without one, nothing is confirmed. Its port
+    /// is watched already.
     pub fn hold(&self, socket: &impl AsFd, slot: Option<Slot>, promised: u64) -> Result<()> {
-        self.watch(socket)?;
         let (slot, generation) = slot.map_or((NO_SLOT, 0), |it| (it.number, it.generation));
         let hold = types::hold {
             slot,

@@ -158,6 +158,7 @@ impl Holds {
                     .into()
             )
         );
+        self.0.watch(listener)?;
         self.0.hold(listener, None, 0)
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::OpenObject;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, PrintLevel, set_print};
-use libbpf_sys::{bpf_insn, bpf_obj_get_info_by_fd, bpf_prog_info};
+use libbpf_sys::bpf_insn;
 use netbpf::load::load as load_object;
+use netbpf::tc::program_info;
 use nix::sys::utsname::uname;
 use testbed::step;
 
@@ -135,7 +135,7 @@ where
     let object = loaded.object();
     let programs = object.progs().map(|program| {
         let name = program.name().to_string_lossy().into_owned();
-        let info = step(&name, info_of(program.as_fd()));
+        let info = step(&name, program_info(program.as_fd()));
         let instruction = size_of::<bpf_insn>() as u64;
         Program {
             tool: tool.to_owned(),
@@ -154,21 +154,6 @@ where
         maps: maps.collect(),
     };
     (programs, names)
-}
-
-fn info_of(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
-    let mut info = bpf_prog_info::default();
-    let mut size = size_of_val(&info) as u32;
-    // SAFETY: the kernel writes `size` bytes at most, all of them numbers; without buffers of ours it writes
-    // nothing else.
-    let result = unsafe {
-        bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
-    };
-    if result == 0 {
-        Ok(info)
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// What the verifier has said of this program's stack: one number for each of its functions, "96+0".
