@@ -164,14 +164,19 @@ fn write_until(mut sender: TcpStream, end: Instant) {
             Err(error) => panic!("send: {error}"),
         }
     }
-    // What is still queued (at a policed rate, seconds) is thrown away: RST instead of FIN.
+    // What is still queued (at a policed rate, seconds) is thrown away.
+    reset_when_closed(&sender);
+}
+
+/// Its close sends an RST and no FIN, and nobody waits for what is queued.
+pub fn reset_when_closed(stream: &impl AsFd) {
     let at_once = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
     step(
-        "end the connection",
-        setsockopt(&sender, sockopt::Linger, &at_once),
+        "set SO_LINGER",
+        setsockopt(stream, sockopt::Linger, &at_once),
     );
 }
 

@@ -1,38 +1,17 @@
 //! Where the tools' programs stand among those of others at an interface (`--before`, `--after`).
 
+mod on_interfaces;
+
 use netbpf::tc::{Direction, programs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use testbed::attaching;
-use testbed::job::{Job, Ready};
-use testbed::namespace::{Place, Veth};
 use testbed::others::{GOES_ON, Program};
 use testbed::sandbox::{self, Sandbox};
-use testbed::tool::{ENDS_WITHIN, Tool};
+use testbed::tool::ENDS_WITHIN;
 use testbed::{skip, step};
 
-const USES: [(Tool, &str, &str); 4] = [
-    (
-        Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing")),
-        "--wan up1 --neighbor up0",
-        "Sharing ",
-    ),
-    (
-        Tool::new(env!("CARGO_BIN_EXE_vlan_learning")),
-        "--trunk up0 --map 02:00:00:00:00:01=up1",
-        "Bringing ",
-    ),
-    (
-        Tool::new(env!("CARGO_BIN_EXE_tokenbucket")),
-        "--iface up0",
-        "Limiting ",
-    ),
-    (
-        Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor")),
-        "--iface up0",
-        "HTTP on ",
-    ),
-];
+use on_interfaces::{USES, cables};
 
 /// The programs that see what comes in by up0, in their order.
 fn at_ingress() -> Vec<u32> {
@@ -46,9 +25,7 @@ fn beside_others(name: &str, body: impl FnOnce(&Sandbox, [u32; 2]) + Send) {
         return skip(name, "this kernel has no TCX (6.6)");
     }
     sandbox::run(name, |sandbox| {
-        let here = Place::here();
-        let _cables = [("up0", "far0"), ("up1", "far1")]
-            .map(|(near, far)| Veth::new((&here, near), (&here, far)));
+        let _cables = cables();
         let others = ["one_of_others", "a_program_with_a_long_name"]
             .map(|name| Program::answering(name, GOES_ON));
         // Each goes behind those that are there.
@@ -65,7 +42,7 @@ fn programs_stand_where_the_user_says() {
     beside_others("programs_stand_where_the_user_says", |sandbox, others| {
         let [first, second] = others;
         let number = format!("--after {first}");
-        for (tool, over, ready) in USES {
+        for used in USES {
             for (place, at) in [
                 ("", 0),
                 ("--before one_of_others", 0),
@@ -73,9 +50,8 @@ fn programs_stand_where_the_user_says() {
                 ("--before a_program_with_a_long_name", 1),
                 ("--after a_program_with_a_long_name", 2),
             ] {
-                let arguments = format!("{over} {place}");
-                let ready = Ready::SaysAside(ready);
-                let process = Job::new(sandbox, tool, &arguments, ready).at_work("");
+                let process = used.at_work(sandbox, place);
+                let arguments = format!("{} {place}", used.arguments);
                 let mut programs = at_ingress();
                 assert_eq!(programs.len(), 3, "{arguments}: {programs:?}");
                 programs.remove(at);
@@ -91,12 +67,12 @@ fn programs_stand_where_the_user_says() {
 #[test]
 fn a_neighbour_that_is_nowhere_is_named() {
     beside_others("a_neighbour_that_is_nowhere_is_named", |sandbox, others| {
-        for (tool, over, _) in USES {
+        for used in USES {
             let refused = |more: &str, code: i32, words: &str| {
-                let command = tool.command(&format!("{over} {more}"));
+                let command = used.tool.command(&format!("{} {more}", used.arguments));
                 let ended = sandbox.start(command).finish(ENDS_WITHIN);
                 ended.assert_code(code);
-                let [error] = tool.errors(&ended)[..] else {
+                let [error] = used.tool.errors(&ended)[..] else {
                     panic!("one error: {}", ended.stderr);
                 };
                 assert!(error.contains(words), "{more}: {error}");

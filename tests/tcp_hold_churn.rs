@@ -23,11 +23,9 @@ use netbpf::netlink::{Netlink, sockets_in};
 use netbpf::port::{Port, take_all_descriptors};
 use netbpf::tc::Method;
 use netbpf::tcp_hold::{Events, Held, Holder, Holds, MOST_HOLDS, Setup};
-use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use testbed::namespace::Place;
+use testbed::traffic::reset_when_closed;
 use testbed::{joined, step};
 
 use held_peer::{HERE, Network, in_network, patient, read, unacknowledged, until, write};
@@ -289,14 +287,7 @@ fn live(number: u64, held: Held<TcpStream>, peer: TcpStream) {
     assert_eq!(told(), part, "{ending:?} of {bytes} bytes");
 
     // Whatever is left of a peer who is not answered any more is not to keep the machine busy.
-    let at_once = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    step(
-        "set SO_LINGER",
-        setsockopt(&peer, sockopt::Linger, &at_once),
-    );
+    reset_when_closed(&peer);
     end(ending, held, &peer, bytes - part);
     match ending {
         Ending::Reset | Ending::WeFirstReset => {

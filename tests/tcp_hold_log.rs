@@ -107,7 +107,17 @@ struct Peer<'a> {
     acknowledged: u64,
 }
 
-impl Peer<'_> {
+impl<'a> Peer<'a> {
+    /// Nothing is acknowledged to him.
+    fn new(sandbox: &'a Sandbox, network: &'a Network) -> Peer<'a> {
+        Peer {
+            sandbox,
+            network,
+            chance: Chance::new(),
+            acknowledged: 0,
+        }
+    }
+
     /// Connects; how much the server has.
     fn connect(&self, server: &Server<'_>) -> (TcpStream, u64) {
         let address = SocketAddr::new(self.network.here, server.port);
@@ -383,12 +393,7 @@ impl Log for SlowLog {
 fn the_library_loses_nothing_and_doubles_nothing() {
     let name = "the_library_loses_nothing_and_doubles_nothing";
     prove(name, (8, 125), |sandbox, network, method, kills| {
-        let mut peer = Peer {
-            sandbox,
-            network,
-            chance: Chance::new(),
-            acknowledged: 0,
-        };
+        let mut peer = Peer::new(sandbox, network);
         for number in 0..kills {
             let death = match (number % 4, method) {
                 (1, _) => Death::GuardFirst,
@@ -450,12 +455,7 @@ fn the_example_loses_nothing_and_doubles_nothing() {
             owner(SYNCED).and_then(|()| owner(FOLDER)),
         );
         let agent = Agent::start(sandbox, method);
-        let mut peer = Peer {
-            sandbox,
-            network,
-            chance: Chance::new(),
-            acknowledged: 0,
-        };
+        let mut peer = Peer::new(sandbox, network);
         for number in 0..kills {
             let death = match number % 4 {
                 1 => Death::GuardFirst,

@@ -5,6 +5,7 @@
 mod document;
 #[path = "verifier/measured.rs"]
 mod measured;
+mod on_interfaces;
 
 use libbpf_rs::num_possible_cpus;
 use netbpf::neighbor_sharing::skeleton::NeighborSharingSkelBuilder;
@@ -13,60 +14,29 @@ use netbpf::tokenbucket::skeleton::TokenbucketSkelBuilder;
 use netbpf::tunnel_monitor::skeleton::TunnelMonitorSkelBuilder;
 use netbpf::vlan_learning::skeleton::VlanLearningSkelBuilder;
 use nix::sys::signal::Signal;
-use testbed::job::{Job, Ready};
-use testbed::namespace::{Place, Veth};
 use testbed::sandbox::{self, Sandbox};
 use testbed::step;
 use testbed::tool::{ENDS_WITHIN, Tool};
 
 use document::Document;
 use measured::{Figures, Map, Names};
+use on_interfaces::{USES, Use, cables};
 
 /// How much more than documented is let pass: the verifier of a new point release counts a little otherwise.
 const TOLERATED: f64 = 1.1;
 /// Where this is set, the document is written anew for this kernel: `make verifier`.
 const WRITE: &str = "WRITE_VERIFIER";
 
-/// A way to use a tool on interfaces of the user's, and what it says once it is at work.
-struct Use {
-    tool: Tool,
-    arguments: &'static str,
-    ready: &'static str,
-}
-
-/// In the order of `figures`.
-const USES: [Use; 5] = [
-    Use {
-        tool: Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing")),
-        arguments: "--wan up0 --neighbor up1",
-        ready: "Sharing ",
-    },
-    Use {
-        tool: Tool::new(env!("CARGO_BIN_EXE_vlan_learning")),
-        arguments: "--trunk up0 --map 02:00:00:00:00:01=up1",
-        ready: "Bringing ",
-    },
-    Use {
-        tool: Tool::new(env!("CARGO_BIN_EXE_tokenbucket")),
-        arguments: "--iface up0",
-        ready: "Limiting ",
-    },
-    Use {
-        tool: Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor")),
-        arguments: "--iface up0",
-        ready: "HTTP on ",
-    },
-    Use {
-        tool: Tool::new(env!("CARGO_BIN_EXE_tcp_hold")),
-        arguments: "agent /run/held --iface up0",
-        ready: "Holding for ",
-    },
-];
+/// The one beside those that take common options.
+const AGENT: Use = Use {
+    tool: Tool::new(env!("CARGO_BIN_EXE_tcp_hold")),
+    arguments: "agent /run/held --iface up0",
+    ready: "Holding for ",
+};
 
 /// What its maps take while it is at work, by the names of its object.
 fn maps_of(sandbox: &Sandbox, used: &Use, names: &Names) -> Vec<Map> {
-    let ready = Ready::SaysAside(used.ready);
-    let process = Job::new(sandbox, used.tool, used.arguments, ready).at_work("");
+    let process = used.at_work(sandbox, "");
     let maps = names.of_maps(process.pid());
     process.signal(Signal::SIGTERM);
     process.finish(ENDS_WITHIN).assert_code(0);
@@ -74,9 +44,8 @@ fn maps_of(sandbox: &Sandbox, used: &Use, names: &Names) -> Vec<Map> {
 }
 
 fn figures(sandbox: &Sandbox) -> Figures {
-    let here = Place::here();
-    let _cables = [("up0", "far0"), ("up1", "far1")]
-        .map(|(near, far)| Veth::new((&here, near), (&here, far)));
+    let _cables = cables();
+    // In the order of their uses.
     let objects = [
         measured::load("neighbor_sharing", NeighborSharingSkelBuilder::default()),
         measured::load("vlan_learning", VlanLearningSkelBuilder::default()),
@@ -88,7 +57,7 @@ fn figures(sandbox: &Sandbox) -> Figures {
         cpus: step("count CPUs", num_possible_cpus()) as u64,
         ..Figures::default()
     };
-    for ((programs, names), used) in objects.into_iter().zip(&USES) {
+    for ((programs, names), used) in objects.into_iter().zip(USES.iter().chain([&AGENT])) {
         figures.programs.extend(programs);
         figures.maps.extend(maps_of(sandbox, used, &names));
     }

@@ -17,7 +17,7 @@ use nix::libc;
 use testbed::namespace::Place;
 use testbed::step;
 
-use crate::held_peer::{Network, in_each_network, patient, read, unacknowledged, write};
+use crate::held_peer::{Network, in_each_network, patient, read, unacknowledged, until, write};
 use crate::repaired::{self, End};
 
 /// A link that loses packets.
@@ -104,6 +104,16 @@ impl<'a, 'obj> Bench<'a, 'obj> {
         let (listener, address) = self.listen_and_hold();
         let peer = self.connect_from_peer(address);
         (self.hold(accept(&listener)), peer)
+    }
+
+    /// The same, after so many bytes that came, were confirmed and acknowledged.
+    pub fn confirmed(&self, bytes: usize) -> (Held<TcpStream>, TcpStream) {
+        let (held, peer) = self.accepted();
+        write(&peer, bytes);
+        read(&held, bytes);
+        confirm(&held, bytes as u64);
+        until("all of it is acknowledged", || unacknowledged(&peer) == 0);
+        (held, peer)
     }
 
     pub fn hold(&self, stream: TcpStream) -> Held<TcpStream> {

@@ -9,8 +9,8 @@ use libbpf_rs::{MapCore, MapFlags};
 use netbpf::tc::Direction;
 use netbpf::tcp_hold::{Held, Setup};
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
 use testbed::step;
+use testbed::traffic::reset_when_closed;
 
 use crate::bench::{
     Bench, Lossy, accept, confirm, held, leave_first, read_to_the_end, run, waits_for,
@@ -214,11 +214,7 @@ fn who_leaves_first_and_dies_holds_back_still() {
         confirm(&held, 700);
         drop(held);
         // Its account may be another connection's.
-        let (next, next_peer) = bench.accepted();
-        write(&next_peer, 5000);
-        read(&next, 5000);
-        confirm(&next, 5000);
-        until("the next one's are", || unacknowledged(&next_peer) == 0);
+        let _next = bench.confirmed(5000);
         let left = unacknowledged(&peer);
         assert!((with_fin - 700..=with_fin).contains(&left), "{left}");
         assert_stays(&peer, left);
@@ -373,11 +369,7 @@ fn peer_leaves(held: &Held<TcpStream>, peer: &TcpStream, bytes: usize) -> i32 {
 }
 
 fn reset(stream: TcpStream) {
-    let at_once = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    step("reset", setsockopt(&stream, sockopt::Linger, &at_once));
+    reset_when_closed(&stream);
 }
 
 fn state(stream: &TcpStream) -> u8 {
