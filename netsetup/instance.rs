@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 
 use crate::failure::Failure;
 
@@ -31,6 +31,8 @@ const COPIES_END: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Instance {
     socket: UnixListener,
+    /// Another process has it as well, which keeps it.
+    is_left: bool,
 }
 
 impl Instance {
@@ -46,7 +48,12 @@ impl Instance {
         let mut looked = false;
         loop {
             match UnixListener::bind_addr(&listen) {
-                Ok(socket) => return Ok(Instance { socket }),
+                Ok(socket) => {
+                    return Ok(Instance {
+                        socket,
+                        is_left: false,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => {
                     return Err(error).with_context(|| format!("bind the socket @{address}"));
@@ -109,8 +116,24 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// Leaves the lock to another process that has it as well: a fork of this one.
+    pub fn leave(mut self) {
+        self.is_left = true;
+    }
+
+    /// That other process, from here on: whoever asks is told of it.
+    pub fn take_over(&self) -> Result<()> {
+        // The kernel notes who listens.
+        listen(&self.socket, Backlog::MAXCONN).context("take over a lock")
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // Another thread may just be starting a child, which has a copy of the socket until exec.
         // Shut down, it says no to whoever asks, who then waits for that moment to pass.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
@@ -190,6 +213,33 @@ mod tests {
             drop(copy);
             claimed.recv().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn who_takes_a_lock_over_is_named_and_keeps_it() {
+        let name = format!("test of heirs in {}", std::process::id());
+        let ours = Instance::claim(&name).unwrap();
+        // SAFETY: the child makes two system calls, waits and ends.
+        let heir = match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                if ours.take_over().is_ok() {
+                    nix::unistd::pause();
+                }
+                // SAFETY: a number, and no way back.
+                unsafe { nix::libc::_exit(1) }
+            }
+            nix::unistd::ForkResult::Parent { child } => child,
+        };
+        let pid = || Instance::holder(&name).unwrap().map(|holder| holder.pid);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pid() != Some(heir.as_raw()) {
+            assert!(Instant::now() < deadline, "the heir is not named");
+        }
+        ours.leave();
+        assert_eq!(pid(), Some(heir.as_raw()));
+        nix::sys::signal::kill(heir, nix::sys::signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(heir, None).unwrap();
+        Instance::claim(&name).unwrap();
     }
 
     /// The name that the role below is to claim.

@@ -129,12 +129,20 @@ pub fn remove_leftovers(tool: &str, claimed: &[&Port], labels: &[String]) -> Res
         } else {
             Instance::claim(&lock_of(tool, &link.name)).ok()
         };
-        if (ours || lock.is_some()) && tc::remove_leftovers(&mut netlink, link.ifindex, labels)? {
-            say(format_args!(
-                "removed from {} what a killed run had left",
-                link.name
-            ));
+        if ours || lock.is_some() {
+            remove_left(&mut netlink, &link, labels)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes what a killed run left at this interface under any of these labels.
+pub fn remove_left(netlink: &mut Netlink, link: &Link, labels: &[String]) -> Result<()> {
+    if tc::remove_leftovers(netlink, link.ifindex, labels)? {
+        say(format_args!(
+            "removed from {} what a killed run had left",
+            link.name
+        ));
     }
     Ok(())
 }

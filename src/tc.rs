@@ -25,8 +25,8 @@ use anyhow::Result;
 use libbpf_sys as sys;
 use nix::libc;
 
-pub use clsact::remove_leftovers;
 use clsact::{Filter, Owner};
+pub use clsact::{labels_at, remove_leftovers};
 pub use kept::{open_pinned, pin, program_info, programs, replace_program};
 pub use place::{Other, Place};
 

@@ -18,12 +18,13 @@ pub mod lockstep;
 pub mod measure;
 pub mod network;
 pub mod plug;
+mod post;
 mod standing;
 
 pub use arguments::{Arguments, Command};
 pub use bounds::{AtBound, Bounds, Reached};
 pub use held::Held;
-pub use holder::{Events, Holder, Holds, MOST_HOLDS, Setup, labels};
+pub use holder::{Events, Holder, Holds, MOST_HOLDS, Setup};
 
 /// The generated skeleton, as it is; tests and benchmarks run its programs one by one.
 #[doc(hidden)]

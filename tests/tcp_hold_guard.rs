@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
-use netbpf::tc::Method;
+use netbpf::tc::{self, Direction, Method};
 use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -207,6 +207,90 @@ fn what_was_passed_on_stays_held() {
     });
 }
 
+/// The guard of a dead application takes off its own program, not that of whoever came after.
+#[test]
+fn a_successor_stands_beside_the_guard_of_a_dead_one() {
+    let name = "a_successor_stands_beside_the_guard_of_a_dead_one";
+    in_each_network(name, |_, network, method| {
+        let mut application = Application::start(|wire| {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            wire.say(guard_of(&holder));
+            let held = accept(network, &holder, wire);
+            // SAFETY: as in Application::start.
+            match step("fork", unsafe { fork() }) {
+                ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
+                ForkResult::Child => keep_only(held.as_raw_fd()),
+            }
+            wait(wire);
+        });
+        let guard = application.wire.hear();
+        let port = application.wire.hear();
+        let of_dead = network.connect_from_peer(address(network, port));
+        let heir = application.wire.hear();
+        application.kill();
+
+        let mut object = MaybeUninit::uninit();
+        let holder = holder(method, &mut object);
+        let next_guard = guard_of(&holder);
+        let listener = step("listen", TcpListener::bind((network.here, 0)));
+        step("hold what is accepted", holder.hold_accepted(&listener));
+        let peer = network.connect_from_peer(step("address", listener.local_addr()));
+        let (stream, _) = step("accept", listener.accept());
+        let held = step("hold", holder.hold(patient(stream)));
+        write(&of_dead, 500);
+        assert_stays(&of_dead, 500);
+        step(
+            "kill the heir",
+            kill(Pid::from_raw(heir as i32), Signal::SIGKILL),
+        );
+        until("the guard ends", || !is_there(guard));
+        write(&peer, 3000);
+        read(&held, 3000);
+        assert_stays(&peer, 3000);
+        step("confirm", held.confirm(3000));
+        step("announce", held.announce());
+        until("it is acknowledged", || unacknowledged(&peer) == 0);
+        drop((held, listener, holder));
+        until("the next guard ends", || !is_there(next_guard));
+    });
+}
+
+/// Nobody takes it off before somebody comes.
+#[test]
+fn a_filter_of_a_killed_guard_goes_with_the_next_start() {
+    let name = "a_filter_of_a_killed_guard_goes_with_the_next_start";
+    in_each_network(name, |_, network, method| {
+        if method == Method::Tcx {
+            return;
+        }
+        let mut application = Application::start(|wire| {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            wire.say(guard_of(&holder));
+            wait(wire);
+        });
+        let guard = application.wire.hear();
+        step(
+            "kill the guard",
+            kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
+        );
+        until("the guard ends", || !is_there(guard));
+        application.kill();
+        let ifindex = step("find up0", nix::net::if_::if_nametoindex("up0"));
+        let programs = || step("list", tc::programs(ifindex, Direction::Egress)).len();
+        assert_eq!(programs(), 1);
+        // At whatever interface.
+        let _cable = Veth::new((&Place::here(), "up1"), (&network.peer, "eth1"));
+        let mut object = MaybeUninit::uninit();
+        let mut next = step("load", Holder::load(&Setup::default(), &mut object));
+        let mut netlink = step("open netlink", Netlink::open());
+        let port = step("find up1", Port::find(&mut netlink, "up1"));
+        step("attach", next.attach(Some(method), &[port]));
+        assert_eq!(programs(), 0);
+    });
+}
+
 /// Closes everything else, and waits to be killed.
 fn keep_only(socket: i32) -> ! {
     for fd in (0..1024).filter(|&fd| fd != socket) {
@@ -335,9 +419,10 @@ fn the_guard_has_none_of_the_applications_sockets() {
             .collect();
         open.sort();
         let mut expected = vec!["/dev/null"; 3];
-        if method == Method::Tcx {
-            expected.push("anon_inode:bpf_link");
-        }
+        expected.push(match method {
+            Method::Tcx => "anon_inode:bpf_link",
+            Method::Clsact => "socket:", // the lock
+        });
         expected.extend(["anon_inode:bpf-map", "anon_inode:bpf-map", "socket:"]);
         expected.sort();
         assert_eq!(open, expected);

@@ -231,14 +231,8 @@ fn parent_of(direction: Direction) -> u32 {
 /// The caller knows that no living process has them.
 pub fn remove_leftovers(netlink: &mut Netlink, ifindex: u32, labels: &[String]) -> Result<bool> {
     let handles: Vec<u32> = labels.iter().map(|label| handle_of(label)).collect();
-    let priorities = OWNERS.map(Owner::priority);
-    let mut ours = filters(netlink, ifindex)?;
-    ours.retain(|filter| {
-        filter.kind == "bpf"
-            && filter.protocol == ANY_PROTOCOL
-            && priorities.contains(&filter.priority)
-            && handles.contains(&filter.handle)
-    });
+    let mut ours = own_filters(netlink, ifindex)?;
+    ours.retain(|filter| handles.contains(&filter.handle));
     let says_ours = |filter: &netlink::Filter| filter.priority == Owner::Us.priority();
     let owner = if ours.iter().any(says_ours) {
         Owner::Us
@@ -249,6 +243,20 @@ pub fn remove_leftovers(netlink: &mut Netlink, ifindex: u32, labels: &[String]) 
         format!("remove the filters that a killed run left at interface {ifindex}")
     })?;
     Ok(!ours.is_empty())
+}
+
+/// Which of these labels filters of ours have at an interface.
+pub fn labels_at<'a>(
+    netlink: &mut Netlink,
+    ifindex: u32,
+    labels: &'a [String],
+) -> Result<Vec<&'a String>> {
+    let filters = own_filters(netlink, ifindex)?;
+    let is_there = |label: &&String| {
+        let handle = handle_of(label);
+        filters.iter().any(|filter| filter.handle == handle)
+    };
+    Ok(labels.iter().filter(is_there).collect())
 }
 
 /// Takes filters off an interface, those that are still there; where they are all that is in a
@@ -311,6 +319,18 @@ fn no_clsact(refusal: Refusal) -> anyhow::Error {
 fn filters(netlink: &mut Netlink, ifindex: u32) -> Result<Vec<netlink::Filter>> {
     let mut filters = netlink.tc_filters(ifindex, CLSACT_INGRESS)?;
     filters.extend(netlink.tc_filters(ifindex, CLSACT_EGRESS)?);
+    Ok(filters)
+}
+
+/// Those that can be ours.
+fn own_filters(netlink: &mut Netlink, ifindex: u32) -> Result<Vec<netlink::Filter>> {
+    let priorities = OWNERS.map(Owner::priority);
+    let mut filters = filters(netlink, ifindex)?;
+    filters.retain(|filter| {
+        filter.kind == "bpf"
+            && filter.protocol == ANY_PROTOCOL
+            && priorities.contains(&filter.priority)
+    });
     Ok(filters)
 }
 

@@ -15,7 +15,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::holder::{self, Holder, Setup};
+use super::holder::{Holder, Setup};
 use crate::Failure;
 use crate::ending::ending;
 use crate::failure::say;
@@ -80,14 +80,11 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut object = MaybeUninit::uninit();
     let mut holder = Holder::load(&Setup::default(), &mut object)?;
-    let method = arguments.attach.method();
-    let method = method.unwrap_or_else(|| holder.best_method());
-    let _locks = holder::claim(method, &ports)?;
     // One for each held socket.
     port::take_all_descriptors()?;
     session.check()?;
     let mut watch = LinkWatch::over(&links)?;
-    holder.attach(Some(method), &ports)?;
+    holder.attach(arguments.attach.method(), &ports)?;
     let served = Arc::new(Served::default());
     let server = Server::open(&arguments.socket, arguments.mode, holder.holds(), &served)?;
     // For another guard, should this one be killed.

@@ -23,9 +23,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::accounts::Accounts;
+use super::post::Post;
 use crate::netlink::sockets_in;
 use crate::privilege::{Cap, Scope, keep_only};
-use crate::tc::Attachment;
 
 /// The guard says that sockets are held still, after it has looked so often.
 const LOOKS: u32 = 10;
@@ -47,8 +47,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts one for these attachments, which stay this process's too.
-    pub fn start(attached: &mut Vec<Attachment>, accounts: &Accounts) -> Result<Guard> {
+    /// Starts one for these posts, which stay this process's too.
+    pub fn start(posts: &mut Vec<Post>, accounts: &Accounts) -> Result<Guard> {
         // What it will ask for can be asked for.
         sockets_in(accounts.holds())?;
         let (mut wire, its_wire) = UnixStream::pair().context("make the guard's wire")?;
@@ -59,7 +59,7 @@ impl Guard {
         // have had; where something does, it may wait for ever for that of backtraces (RUST_BACKTRACE) or of the
         // standard error, with the program still at the links.
         let forked = match unsafe { fork() } {
-            Ok(ForkResult::Child) => stand(its_wire, attached, accounts),
+            Ok(ForkResult::Child) => stand(its_wire, posts, accounts),
             Ok(ForkResult::Parent { child }) => {
                 // It ends at once. An application that ignores SIGCHLD has none to wait for.
                 while waitpid(child, None) == Err(Errno::EINTR) {}
@@ -112,21 +112,21 @@ impl Guard {
 }
 
 /// The guard's life. Whatever it cannot do in the beginning, it ends with, and the application is told.
-fn stand(wire: UnixStream, attached: &mut Vec<Attachment>, accounts: &Accounts) -> ! {
+fn stand(wire: UnixStream, posts: &mut Vec<Post>, accounts: &Accounts) -> ! {
     let stood = setsid().map_err(anyhow::Error::from).and_then(|_| {
         // SAFETY: as above. Whoever is no child of the application's leaves it nothing to wait for.
         match unsafe { fork() }? {
             ForkResult::Parent { .. } => Ok(()),
-            ForkResult::Child => guard(wire, attached, accounts),
+            ForkResult::Child => guard(wire, posts, accounts),
         }
     });
     // SAFETY: it takes a number and does not return; nothing of the application's is undone.
     unsafe { libc::_exit(i32::from(stood.is_err())) }
 }
 
-fn guard(mut wire: UnixStream, attached: &mut Vec<Attachment>, accounts: &Accounts) -> Result<()> {
-    let links = attached.iter().filter_map(Attachment::descriptor);
-    let mut kept: Vec<RawFd> = links.map(|link| link.as_raw_fd()).collect();
+fn guard(mut wire: UnixStream, posts: &mut Vec<Post>, accounts: &Accounts) -> Result<()> {
+    let of_posts = posts.iter().flat_map(Post::descriptors);
+    let mut kept: Vec<RawFd> = of_posts.map(|descriptor| descriptor.as_raw_fd()).collect();
     kept.push(wire.as_raw_fd());
     kept.push(accounts.holds().as_raw_fd());
     kept.push(accounts.leavers().as_raw_fd());
@@ -138,9 +138,11 @@ fn guard(mut wire: UnixStream, attached: &mut Vec<Attachment>, accounts: &Accoun
 
     let mut word = [0];
     if matches!(wire.read(&mut word), Ok(1)) && word == [ANOTHER_STANDS] {
-        // SAFETY: as above; the links are not this one's any more.
+        // SAFETY: as above; the posts are not this one's any more.
         unsafe { libc::_exit(0) }
     }
+    // Where that fails, successors wait for the lock a while, and stand beside us all the same.
+    let _ = posts.iter().try_for_each(Post::take_over);
     let mut looks = 0;
     // As long as it cannot be told, something is held.
     while is_anything_held(accounts).unwrap_or(true) {
@@ -151,7 +153,7 @@ fn guard(mut wire: UnixStream, attached: &mut Vec<Attachment>, accounts: &Accoun
         }
         sleep(LOOKS_EVERY.min(Duration::from_millis(1 << looks.min(16))));
     }
-    attached.clear();
+    posts.clear();
     Ok(())
 }
 

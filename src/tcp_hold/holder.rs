@@ -7,13 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
-use netsetup::instance::Instance;
 use plain::Plain;
 
 use super::accounts::Accounts;
 use super::connection::{self, Progress};
 use super::guard::Guard;
 use super::held::Held;
+use super::post::Post;
 use super::skeleton::types;
 use super::skeleton::{TcpHoldSkel, TcpHoldSkelBuilder};
 use super::standing::Standing;
@@ -21,8 +21,8 @@ use crate::Failure;
 use crate::load::load;
 use crate::map_value;
 use crate::notation::grouped;
-use crate::port::{self, Port};
-use crate::tc::{Attacher, Direction, Method};
+use crate::port::Port;
+use crate::tc::{Attacher, Method};
 
 /// Connections that can be held at once.
 pub const MOST_HOLDS: u32 = 65_536;
@@ -30,31 +30,10 @@ pub const MOST_HOLDS: u32 = 65_536;
 /// Connections that have sent their FIN stay for minutes; their slots are others' by then.
 const LEAVERS_PER_HOLD: u32 = 4;
 
-const TOOL: &str = "tcp_hold";
 const HOLD_BACK: &str = "hold_back";
 
 // SAFETY: integers only, without padding.
 unsafe impl Plain for types::events {}
-
-/// Every label that filters of ours may have.
-pub fn labels() -> Vec<String> {
-    vec![label()]
-}
-
-fn label() -> String {
-    format!("netbpf_{HOLD_BACK}")
-}
-
-/// Before a tool attaches to these interfaces. Links are beside each other; a filter would take the place of
-/// another instance's, so there is a lock for each, and what a killed run left is removed.
-pub(super) fn claim(method: Method, ports: &[Port]) -> Result<Vec<Instance>> {
-    if method == Method::Tcx {
-        return Ok(Vec::new());
-    }
-    let locks = port::claim(TOOL, ports)?;
-    port::remove_leftovers(TOOL, &ports.iter().collect::<Vec<_>>(), &labels())?;
-    Ok(locks)
-}
 
 /// How it is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,15 +176,10 @@ impl<'obj> Holder<'obj> {
     /// are not held.
     pub fn attach(&mut self, method: Option<Method>, ports: &[Port]) -> Result<Method> {
         let attacher = Attacher::new(method.unwrap_or_else(|| self.best_method()));
-        let mut attached = Vec::new();
-        for port in ports {
-            let program = self.program(&port.program(HOLD_BACK))?;
-            let attachment = attacher
-                .attach(program, &label(), port.ifindex, Direction::Egress)
-                .with_context(|| format!("attach {HOLD_BACK} to {}", port.name))?;
-            attached.push(attachment);
-        }
-        self.standing.add(attached)?;
+        let post =
+            |port: &Port| Post::take(&attacher, port, self.program(&port.program(HOLD_BACK))?);
+        let posts = ports.iter().map(post).collect::<Result<_>>()?;
+        self.standing.add(posts)?;
         Ok(attacher.method())
     }
 

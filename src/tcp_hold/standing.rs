@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use super::accounts::Accounts;
 use super::guard::Guard;
+use super::post::Post;
 use crate::failure::say;
-use crate::tc::Attachment;
 
-/// Attachments that this process and its guard have both. It is the guard who takes the programs off.
+/// Posts that this process and its guard have both. It is the guard who takes the programs off.
 #[derive(Debug)]
 pub struct Standing {
-    attached: Vec<Attachment>,
+    posts: Vec<Post>,
     guard: Option<Guard>,
     accounts: Arc<Accounts>,
 }
@@ -21,19 +21,19 @@ impl Standing {
     /// Nowhere.
     pub fn new(accounts: &Arc<Accounts>) -> Standing {
         Standing {
-            attached: Vec::new(),
+            posts: Vec::new(),
             guard: None,
             accounts: Arc::clone(accounts),
         }
     }
 
     /// Takes these to the others.
-    pub fn add(&mut self, attached: Vec<Attachment>) -> Result<()> {
-        let before = self.attached.len();
-        self.attached.extend(attached);
+    pub fn add(&mut self, posts: Vec<Post>) -> Result<()> {
+        let before = self.posts.len();
+        self.posts.extend(posts);
         if let Err(error) = self.renew() {
             // Nobody would guard them.
-            self.attached.truncate(before);
+            self.posts.truncate(before);
             return Err(error);
         }
         Ok(())
@@ -46,7 +46,7 @@ impl Standing {
 
     /// Another guard.
     pub fn renew(&mut self) -> Result<()> {
-        let next = Guard::start(&mut self.attached, &self.accounts)?;
+        let next = Guard::start(&mut self.posts, &self.accounts)?;
         if let Some(guard) = self.guard.replace(next) {
             guard.hand_over();
         }
@@ -54,7 +54,7 @@ impl Standing {
     }
 
     fn end(&mut self) -> Result<()> {
-        if self.attached.is_empty() {
+        if self.posts.is_empty() {
             return Ok(());
         }
         if self.guard().is_none() {
@@ -70,7 +70,7 @@ impl Standing {
 impl Drop for Standing {
     fn drop(&mut self) {
         match self.end() {
-            Ok(()) => self.attached.drain(..).for_each(Attachment::leave),
+            Ok(()) => self.posts.drain(..).for_each(Post::leave),
             Err(error) => say(format_args!(
                 "tcp_hold: {error:#}; the kernel's acknowledgements pass again"
             )),

@@ -5,23 +5,20 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 use libbpf_rs::OpenObject;
-use netsetup::instance::Instance;
 
 use super::socket::Socket;
 use crate::Failure;
 use crate::netlink::Netlink;
 use crate::port::Port;
 use crate::tc::Method;
-use crate::tcp_hold::{Events, Holder, Setup, holder};
+use crate::tcp_hold::{Events, Holder, Setup};
 
 /// Holds connections, at whatever interfaces they leave by.
 pub struct Hook<'obj> {
-    // Before its locks.
     holder: Holder<'obj>,
     method: Method,
     ports: Vec<Port>,
     netlink: Netlink,
-    locks: Vec<Instance>,
 }
 
 impl<'obj> Hook<'obj> {
@@ -40,7 +37,6 @@ impl<'obj> Hook<'obj> {
             holder,
             ports: Vec::new(),
             netlink: Netlink::open()?,
-            locks: Vec::new(),
         })
     }
 
@@ -73,7 +69,6 @@ impl<'obj> Hook<'obj> {
             return Ok(());
         }
         let ports = std::slice::from_ref(&port);
-        self.locks.extend(holder::claim(self.method, ports)?);
         self.holder.attach(Some(self.method), ports)?;
         self.ports.push(port);
         Ok(())
