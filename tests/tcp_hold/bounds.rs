@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netbpf::tc::Direction;
 use netbpf::tcp_hold::{AtBound, Bounds, Reached};
@@ -108,6 +108,44 @@ fn what_is_confirmed_in_time_reaches_no_bound() {
             assert_stays(&peer, 2000);
         },
     );
+}
+
+/// The age of what was confirmed long ago is not that of what has come since.
+#[test]
+fn a_byte_is_as_old_as_it_is() {
+    held("a_byte_is_as_old_as_it_is", |_, held, peer| {
+        let longest = Duration::from_millis(500);
+        let bounds = Bounds {
+            time: Some(longest),
+            at_bound: AtBound::Keep,
+            ..Bounds::default()
+        };
+        step("bound", held.bound(&bounds));
+        // Where the machine takes longer than the bound, nothing is said about it.
+        let hold_for_a_moment = || {
+            let start = Instant::now();
+            write(&peer, 100);
+            read(&held, 100);
+            let reached = step("ask", held.reached());
+            confirm(&held, 100);
+            until("it is acknowledged", || unacknowledged(&peer) == 0);
+            let reached = reached.or(step("ask", held.reached()));
+            (start.elapsed() < longest).then_some(reached)
+        };
+        until("the machine is quick enough", || {
+            hold_for_a_moment().is_some()
+        });
+        until("the machine is quick enough once more", || {
+            sleep(longest);
+            match hold_for_a_moment() {
+                Some(reached) => {
+                    assert_eq!(reached, None, "of the byte before");
+                    true
+                }
+                None => false,
+            }
+        });
+    });
 }
 
 /// Also what the kernel acknowledges when the socket has gone.
