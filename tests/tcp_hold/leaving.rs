@@ -303,7 +303,7 @@ fn the_next_one_between_the_same_ends_need_not_be_held() {
         // Which ends TIME-WAIT (RFC 1337).
         reset(peer);
         drop((held, listener));
-        let listener = step("listen again", TcpListener::bind(address));
+        let listener = listen_again(address);
         let peer = connect_again(bench, address);
         let stream = accept(&listener);
         write(&peer, 100);
@@ -318,6 +318,16 @@ fn the_next_one_between_the_same_ends_need_not_be_held() {
         until("the FIN is acknowledged", || unacknowledged(&peer) == 0);
         bench.forget_leavers();
     });
+}
+
+/// A guard that another test starts is a copy of this process for a moment, with the listener that was there.
+fn listen_again(address: SocketAddr) -> TcpListener {
+    let mut listener = None;
+    until("nobody listens there any more", || {
+        listener = TcpListener::bind(address).ok();
+        listener.is_some()
+    });
+    step("listen again", listener.ok_or("not bound"))
 }
 
 /// From the same address each time.
