@@ -1,68 +1,70 @@
 //! What each tool takes to be ready, to be gone, and while it runs: `make bench`. Every run is the
 //! tool's simulation in namespaces of its own, without arguments, and once as large as it is said to be
-//! quick at.
+//! quick at; of tcp_hold, which has an experiment in the place of one, the agent.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use testbed::job::{Job, Ready};
+use testbed::namespace::Place;
 use testbed::sandbox::{self, Sandbox};
+use testbed::tool::{ENDS_WITHIN, Tool};
 
-struct Tool {
-    name: &'static str,
-    program: &'static str,
-    arguments: &'static [&'static str],
-    /// What it says on standard output once everything works.
-    ready: &'static str,
+/// A way to use a tool.
+struct Use {
+    tool: Tool,
+    arguments: &'static str,
+    /// What it says once everything works.
+    ready: Ready,
 }
 
-const TOOLS: [Tool; 5] = [
-    Tool {
-        name: "neighbor_sharing",
-        program: env!("CARGO_BIN_EXE_neighbor_sharing"),
-        arguments: &[],
-        ready: "Network ready",
+const USES: [Use; 6] = [
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_neighbor_sharing")),
+        arguments: "",
+        ready: Ready::Says("Network ready"),
     },
-    Tool {
-        name: "tokenbucket",
-        program: env!("CARGO_BIN_EXE_tokenbucket"),
-        arguments: &[],
-        ready: "Network ready",
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_tokenbucket")),
+        arguments: "",
+        ready: Ready::Says("Network ready"),
     },
-    Tool {
-        name: "vlan_learning",
-        program: env!("CARGO_BIN_EXE_vlan_learning"),
-        arguments: &[],
-        ready: "Serving HTTP",
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_vlan_learning")),
+        arguments: "",
+        ready: Ready::Says("Serving HTTP"),
     },
-    Tool {
-        name: "tunnel_monitor",
-        program: env!("CARGO_BIN_EXE_tunnel_monitor"),
-        arguments: &[],
-        ready: "HTTPServer listening",
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor")),
+        arguments: "",
+        ready: Ready::Says("HTTPServer listening"),
     },
-    Tool {
-        name: "tunnel_monitor --hosts 64 --vnis 8",
-        program: env!("CARGO_BIN_EXE_tunnel_monitor"),
-        arguments: &["--hosts", "64", "--vnis", "8"],
-        ready: "HTTPServer listening",
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_tunnel_monitor")),
+        arguments: "--hosts 64 --vnis 8",
+        ready: Ready::Says("HTTPServer listening"),
+    },
+    Use {
+        tool: Tool::new(env!("CARGO_BIN_EXE_tcp_hold")),
+        arguments: "agent /run/held --iface lo",
+        ready: Ready::SaysAside("Holding for"),
     },
 ];
 
 const RUNS: usize = 15;
-/// Beyond this it hangs: there is nothing to measure.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// What a simulation starts to be measured against; not the tool's own memory, nor its processes.
 const SERVERS: [&str; 2] = ["netserver", "iperf3"];
 
 fn main() {
-    for tool in &TOOLS {
+    for used in &USES {
         let mut runs = Vec::new();
         for _ in 0..RUNS {
-            sandbox::run(tool.name, |sandbox| runs.push(Run::of(tool, sandbox)));
+            sandbox::run(used.tool.name(), |sandbox| {
+                runs.push(Run::of(used, sandbox))
+            });
         }
         // Without root nothing ran, and that has been said.
         if !runs.is_empty() {
-            print(tool, &runs);
+            print(used, &runs);
         }
     }
 }
@@ -75,11 +77,9 @@ struct Run {
 }
 
 impl Run {
-    fn of(tool: &Tool, sandbox: &Sandbox) -> Run {
-        let mut command = Command::new(tool.program);
-        command.args(tool.arguments);
-        let mut process = sandbox.start(command);
-        process.wait_for(tool.ready, PATIENCE);
+    fn of(used: &Use, sandbox: &Sandbox) -> Run {
+        Place::here().ip("link set lo up");
+        let mut process = Job::new(sandbox, used.tool, used.arguments, used.ready).at_work("");
         let ready = process.started().elapsed();
         let memory_kib = process.peak_memory_kib();
         let is_server = |command: &str| SERVERS.iter().any(|server| command.starts_with(server));
@@ -88,7 +88,7 @@ impl Run {
         let processes = own.count();
         let asked = Instant::now();
         process.write("\n");
-        process.finish(PATIENCE).assert_code(0);
+        process.finish(ENDS_WITHIN).assert_code(0);
         Run {
             ready,
             gone: asked.elapsed(),
@@ -98,9 +98,9 @@ impl Run {
     }
 }
 
-fn print(tool: &Tool, runs: &[Run]) {
-    let Tool { name, ready, .. } = tool;
-    let title = format!("{name}, {} runs", runs.len());
+fn print(used: &Use, runs: &[Run]) {
+    let words = [used.tool.name(), used.arguments].join(" ");
+    let title = format!("{}, {} runs", words.trim_end(), runs.len());
     println!("{title:<46} {:>7} {:>7} {:>7}", "min", "median", "max");
     let row = |what: &str, decimals: usize, value: fn(&Run) -> f64| {
         let mut values: Vec<_> = runs.iter().map(value).collect();
@@ -112,7 +112,8 @@ fn print(tool: &Tool, runs: &[Run]) {
         );
         println!("{what:<46} {min:>7.decimals$} {median:>7.decimals$} {max:>7.decimals$}");
     };
-    row(&format!("start to \"{ready}\", ms"), 0, |run| {
+    let (Ready::Says(said) | Ready::SaysAside(said)) = used.ready;
+    row(&format!("start to \"{said}\", ms"), 0, |run| {
         run.ready.as_secs_f64() * 1e3
     });
     row("Enter to the end, ms", 0, |run| {

@@ -87,10 +87,7 @@ fn load(
 /// Of a million that all send, next to none is in the CPU's cache when its packet comes.
 fn print_look_ups() -> Result<()> {
     println!();
-    println!(
-        "{:>10} {:>10} {:>12} {:>13}",
-        "in table", "that send", "ns to find", "ms to report"
-    );
+    println!("a flow in a table of so many, by how many of them send:");
     for (flows, senders) in [
         (1_000, [1_000].as_slice()),
         (1_000_000, &[1_000, 1_000_000]),
@@ -99,14 +96,19 @@ fn print_look_ups() -> Result<()> {
         let mut loaded = load_find(&mut object, flows)?;
         fill(&loaded.maps.state_table, flows)?;
         let report = time_report(&loaded)?;
+        figure(&format!("all {flows} reported, ms"), report);
         for senders in senders {
             let data = loaded.maps.data_data.as_mut().context("no .data")?;
             data.flows = *senders;
             let find = time_find(&loaded)?;
-            println!("{flows:>10} {senders:>10} {find:>12.1} {report:>13.1}");
+            figure(&format!("one of {senders} found among {flows}, ns"), find);
         }
     }
     Ok(())
+}
+
+fn figure(what: &str, value: f64) {
+    println!("{what:<46} {value:>7.1}");
 }
 
 fn load_find(

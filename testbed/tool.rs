@@ -32,7 +32,7 @@ impl Tool {
     }
 
     /// What its lines on stderr begin with.
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         let name = Path::new(self.path).file_name();
         name.and_then(|name| name.to_str()).unwrap_or(self.path)
     }
