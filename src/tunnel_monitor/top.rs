@@ -23,11 +23,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 
 pub use client::MonitorUrl;
 use client::{Client, News};
+use events::Events;
+use keys::Keys;
 use model::{Model, Wish};
 use screen::Screen;
+use view::Look;
 
 use super::arguments::{Arguments, Monitoring, WINDOW};
 use super::keeper::Keeper;
@@ -98,6 +103,37 @@ pub fn run(arguments: &TopArguments, session: &mut Session) -> Result<()> {
         listen(arguments, session)
     } else {
         watch(arguments, session)
+    }
+}
+
+/// What a terminal of this width and height shows after these events, for fuzzing. Between one event and the next
+/// the user presses a key, as long as there are any.
+#[doc(hidden)]
+pub fn drawn(events: &[u8], keys: &[u8], (width, height): (u16, u16)) -> (Buffer, Result<()>) {
+    let mut pressed = Keys::default().take(keys).into_iter();
+    let mut model = Model::new(HERE.into());
+    let mut events = Events::new(events);
+    let area = Rect::new(0, 0, width, height);
+    let look = Look::of(|_| None);
+    loop {
+        let update = events.next();
+        let mut buffer = Buffer::empty(area);
+        if let Some(key) = pressed.next() {
+            model.key(key);
+        }
+        let ended = match update {
+            Ok(Some(update)) => {
+                model.update(update);
+                None
+            }
+            Ok(None) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        };
+        model.set_room(view::room(&model, area));
+        view::render(&model, look, area, &mut buffer);
+        if let Some(result) = ended {
+            return (buffer, result);
+        }
     }
 }
 

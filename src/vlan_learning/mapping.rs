@@ -152,7 +152,9 @@ impl Settings {
         Settings::parse(path, &text)
     }
 
-    fn parse(file: &str, text: &str) -> Result<Settings, Failure> {
+    /// The settings of a text, from a file of this name.
+    #[doc(hidden)]
+    pub fn parse(file: &str, text: &str) -> Result<Settings, Failure> {
         let source = Source { file, text };
         let document: Document = source.document()?;
         let mut mapping = Mapping::default();
