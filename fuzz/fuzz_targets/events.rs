@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let ([width, height, keys @ ..], false) = (before, events.len() > 1 << 16) else {
         return;
     };
-    let (picture, _) = drawn(events, keys, ((*width).into(), (*height).into()));
+    let picture = drawn(events, keys, ((*width).into(), (*height).into()));
     for cell in picture.content() {
         let symbol = cell.symbol();
         assert!(!symbol.contains(char::is_control), "{symbol:?}");

@@ -106,34 +106,33 @@ pub fn run(arguments: &TopArguments, session: &mut Session) -> Result<()> {
     }
 }
 
-/// What a terminal of this width and height shows after these events, for fuzzing. Between one event and the next
-/// the user presses a key, as long as there are any.
+/// What a terminal of this width and height shows after these events, for fuzzing. The user presses one key behind
+/// each event, and the rest when there are no more.
 #[doc(hidden)]
-pub fn drawn(events: &[u8], keys: &[u8], (width, height): (u16, u16)) -> (Buffer, Result<()>) {
-    let mut pressed = Keys::default().take(keys).into_iter();
+pub fn drawn(events: &[u8], keys: &[u8], (width, height): (u16, u16)) -> Buffer {
+    let area = Rect::new(0, 0, width, height);
+    let mut buffer = Buffer::empty(area);
     let mut model = Model::new(HERE.into());
     let mut events = Events::new(events);
-    let area = Rect::new(0, 0, width, height);
-    let look = Look::of(|_| None);
+    let mut keys = Keys::default().take(keys).into_iter();
     loop {
-        let update = events.next();
-        let mut buffer = Buffer::empty(area);
-        if let Some(key) = pressed.next() {
+        // Where the stream is not as it should be, nobody reads on.
+        let update = events.next().ok().flatten();
+        let key = keys.next();
+        if update.is_none() && key.is_none() {
+            return buffer;
+        }
+        if let Some(update) = update {
+            model.update(update);
+        } else {
+            events = Events::new(&[][..]);
+        }
+        if let Some(key) = key {
             model.key(key);
         }
-        let ended = match update {
-            Ok(Some(update)) => {
-                model.update(update);
-                None
-            }
-            Ok(None) => Some(Ok(())),
-            Err(error) => Some(Err(error)),
-        };
         model.set_room(view::room(&model, area));
-        view::render(&model, look, area, &mut buffer);
-        if let Some(result) = ended {
-            return (buffer, result);
-        }
+        buffer.reset();
+        view::render(&model, Look::of(|_| None), area, &mut buffer);
     }
 }
 
