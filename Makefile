@@ -32,7 +32,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots verifier deb check-deb check-units check-fresh check-kernels
+        screenshots verifier deb check-deb check-units check-fresh check-kernels fuzz
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -42,6 +42,7 @@ help:
 	@echo 'make check-fresh  make run and make check on a fresh Debian 12 (needs root, debootstrap and git)'
 	@echo 'make check-kernels'
 	@echo '                  tests in stock kernels of Debian, emulated, minutes for each (KERNELS="6.1 ...")'
+	@echo 'make fuzz         parsers with made-up inputs, an hour in all (FUZZ_SECONDS=600, TARGETS="http netlink ...")'
 	@echo 'make build        release binaries: $(BINARIES);'
 	@echo '                  their man pages and completions'
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
@@ -92,6 +93,7 @@ lint: web
 	@packaging/install-needs lint
 	cd web && npm run --silent check
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 ifneq ($(BPF_C),)
 	clang-format --dry-run --Werror $(BPF_C)
@@ -171,3 +173,7 @@ check-fresh:
 # No part of `make check`: an emulated machine takes minutes, and fetches 100 MB of each kernel once.
 check-kernels: web
 	@packaging/check-kernels $(KERNELS)
+
+# The page is in the library that they try.
+fuzz: web
+	@packaging/fuzz $(TARGETS)

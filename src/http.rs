@@ -45,6 +45,8 @@ use crate::privilege::{self, Scope};
 use crowd::{Crowd, Place};
 pub use host::HostName;
 use host::Hosts;
+#[doc(hidden)]
+pub use host::is_allowed;
 use refusal::Refusal;
 use wire::{Valve, Wire};
 

@@ -277,6 +277,52 @@ fn read_address(message: &Message<'_>) -> Option<Address> {
     })
 }
 
+/// What is read of one message of a datagram.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Read {
+    /// Bytes behind its header.
+    pub payload: usize,
+    /// Bytes of what its attributes carry, wherever the first of them may stand.
+    pub attributes: Vec<usize>,
+    /// The link that it is about.
+    pub link: Option<Link>,
+    /// The address.
+    pub address: Option<Address>,
+    /// The explanation of a refusal.
+    pub refusal: Option<String>,
+}
+
+/// All messages of a datagram, by everything that reads them, for fuzzing: no kernel need have sent it.
+#[doc(hidden)]
+pub fn read_datagram(datagram: &[u8]) -> Result<Vec<Read>> {
+    let read = |message: Result<Message<'_>>| {
+        let message = message?;
+        let ifindex = u32_at(message.payload, 4).unwrap_or_default();
+        // Numbers and kinds: whatever they are, they do no harm.
+        let _ = (
+            read_route_link(&message),
+            tc::read_all(&message, ifindex),
+            watch::departure(&message),
+        );
+        let fixed = [IFINFOMSG, IFADDRMSG, RTMSG, 0].into_iter();
+        let attributes = fixed.map(|fixed| {
+            let found = Attributes::after(message.payload, fixed);
+            found.map(|(_, payload)| payload.len()).sum()
+        });
+        Ok(Read {
+            payload: message.payload.len(),
+            attributes: attributes.collect(),
+            link: read_link(&message),
+            address: read_address(&message),
+            refusal: socket::outcome(&message)
+                .err()
+                .map(|error| error.to_string()),
+        })
+    };
+    wire::Messages::of(datagram).map(read).collect()
+}
+
 fn read_route_link(message: &Message<'_>) -> Option<u32> {
     Attributes::after(message.payload, RTMSG)
         .find(|(kind, _)| *kind == libc::RTA_OIF)

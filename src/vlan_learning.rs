@@ -20,8 +20,14 @@ pub use demux::{Changes, Demux, Policy, Setup, Verdict, labels};
 pub use interfaces::{Placed, Worker};
 pub use keeper::Keeper;
 pub use mapping::{Entry, Mapping};
+/// What the command line and `--config` are read with; fuzzing reads with it too.
+#[doc(hidden)]
+pub use mapping::{Pair, Settings, Unknown, Untagged};
 pub use report::{Report, Reporter};
 pub use simulation::{Clients, Log, Servers, Simulation, Tagger, Tally};
+/// What the two ends of the simulation make of each other's bytes, for fuzzing.
+#[doc(hidden)]
+pub use simulation::{read_page, read_request};
 pub use tags::{Tags, Vlan};
 
 /// The generated skeleton, as it is; tests and benchmarks run its programs one by one.

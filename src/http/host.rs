@@ -77,6 +77,12 @@ impl Hosts {
     }
 }
 
+/// [`Hosts::allow`] where the host itself has no name, for fuzzing.
+#[doc(hidden)]
+pub fn is_allowed(host: &str, allowed: Vec<HostName>) -> Option<bool> {
+    Hosts::named("", allowed).allow(host)
+}
+
 /// Name and port; the latter is empty where there is none.
 fn split(host: &str) -> Option<(&str, &str)> {
     let end_of_name = match host.strip_prefix('[') {

@@ -265,7 +265,7 @@ fn extended_acknowledgements(fd: BorrowedFd<'_>) {
 
 /// The result that an NLMSG_ERROR or NLMSG_DONE carries: 0 or a negative errno, then for an
 /// error the refused request (its header alone if NLM_F_CAPPED), then attributes.
-fn outcome(message: &Message<'_>) -> Result<()> {
+pub(super) fn outcome(message: &Message<'_>) -> Result<()> {
     let done = i32::from(message.kind) == libc::NLMSG_DONE;
     let code = match i32_at(message.payload, 0) {
         Some(code) => code,

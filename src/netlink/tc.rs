@@ -316,6 +316,18 @@ fn read_tc(message: &Message<'_>, ifindex: u32) -> Option<(u32, u32, u32, String
     ))
 }
 
+/// By all of these, for fuzzing.
+pub(super) fn read_all(
+    message: &Message<'_>,
+    ifindex: u32,
+) -> (Option<Qdisc>, Option<Filter>, Option<u32>) {
+    (
+        read_qdisc(message, ifindex),
+        read_filter(message, ifindex, 0),
+        read_program(message, ifindex),
+    )
+}
+
 fn read_qdisc(message: &Message<'_>, ifindex: u32) -> Option<Qdisc> {
     let (handle, parent, _, kind) = read_tc(message, ifindex)?;
     let mut attributes = Attributes::after(message.payload, TCMSG);

@@ -248,7 +248,7 @@ enum Read {
 }
 
 /// How a link went that an RTM_DELLINK is about: a move names the namespace it went to.
-fn departure(message: &Message<'_>) -> LinkChange {
+pub(super) fn departure(message: &Message<'_>) -> LinkChange {
     let moved = Attributes::after(message.payload, IFINFOMSG)
         .any(|(kind, _)| kind == libc::IFLA_NEW_NETNSID);
     if moved {

@@ -3,7 +3,8 @@
 
 mod client;
 mod metrics;
-mod protocol;
+#[doc(hidden)] // fuzzing reads packets of its own
+pub mod protocol;
 mod served;
 mod server;
 

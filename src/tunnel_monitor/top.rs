@@ -23,11 +23,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 
 pub use client::MonitorUrl;
 use client::{Client, News};
+use events::Events;
+use keys::Keys;
 use model::{Model, Wish};
 use screen::Screen;
+use view::Look;
 
 use super::arguments::{Arguments, Monitoring, WINDOW};
 use super::keeper::Keeper;
@@ -98,6 +103,36 @@ pub fn run(arguments: &TopArguments, session: &mut Session) -> Result<()> {
         listen(arguments, session)
     } else {
         watch(arguments, session)
+    }
+}
+
+/// What a terminal of this width and height shows after these events, for fuzzing. The user presses one key behind
+/// each event, and the rest when there are no more.
+#[doc(hidden)]
+pub fn drawn(events: &[u8], keys: &[u8], (width, height): (u16, u16)) -> Buffer {
+    let area = Rect::new(0, 0, width, height);
+    let mut buffer = Buffer::empty(area);
+    let mut model = Model::new(HERE.into());
+    let mut events = Events::new(events);
+    let mut keys = Keys::default().take(keys).into_iter();
+    loop {
+        // Where the stream is not as it should be, nobody reads on.
+        let update = events.next().ok().flatten();
+        let key = keys.next();
+        if update.is_none() && key.is_none() {
+            return buffer;
+        }
+        if let Some(update) = update {
+            model.update(update);
+        } else {
+            events = Events::new(&[][..]);
+        }
+        if let Some(key) = key {
+            model.key(key);
+        }
+        model.set_room(view::room(&model, area));
+        buffer.reset();
+        view::render(&model, Look::of(|_| None), area, &mut buffer);
     }
 }
 

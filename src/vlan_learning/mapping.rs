@@ -1,6 +1,6 @@
 //! Which client belongs to which worker: from the command line, or from a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -29,6 +29,8 @@ pub struct Entry {
 pub struct Mapping {
     /// By MAC address.
     pub clients: BTreeMap<Mac, Entry>,
+    /// Whose address it is, at which worker.
+    addresses: HashMap<(IpAddr, String), Mac>,
 }
 
 /// `MAC=IF` on the command line.
@@ -152,7 +154,9 @@ impl Settings {
         Settings::parse(path, &text)
     }
 
-    fn parse(file: &str, text: &str) -> Result<Settings, Failure> {
+    /// The settings of a text, from a file of this name.
+    #[doc(hidden)]
+    pub fn parse(file: &str, text: &str) -> Result<Settings, Failure> {
         let source = Source { file, text };
         let document: Document = source.document()?;
         let mut mapping = Mapping::default();
@@ -198,12 +202,12 @@ impl Mapping {
             return Err(format!("{mac} is there already, with worker {worker}"));
         }
         if let Some(address) = entry.address {
-            let same = self
-                .clients
-                .iter()
-                .find(|(_, other)| other.address == Some(address) && other.worker == entry.worker);
-            if let Some((other, _)) = same {
-                let worker = &entry.worker;
+            let worker = &entry.worker;
+            let other = *self
+                .addresses
+                .entry((address, worker.clone()))
+                .or_insert(mac);
+            if other != mac {
                 return Err(format!(
                     "{mac} and {other} cannot both have {address} at one worker, {worker}: it could \
                      not tell them apart"
@@ -227,6 +231,27 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         Settings::parse("c.toml", text).unwrap_err().to_string()
+    }
+
+    /// In a moment: whoever looked through all of them for each would take a minute.
+    #[test]
+    fn a_file_may_have_as_many_clients_as_there_is_room_for() {
+        let client = |number: u32, address: u32| {
+            let [_, a, b, c] = number.to_be_bytes();
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 | address);
+            format!(
+                "'02:00:00:{a:02x}:{b:02x}:{c:02x}' = {{ worker = 'w0', address = '{address}' }}\n"
+            )
+        };
+        let clients: String = (0..65_536).map(|number| client(number, number)).collect();
+        let text = format!("[clients]\n{clients}");
+        let settings = Settings::parse("c.toml", &text).unwrap();
+        assert_eq!(settings.mapping.clients.len(), 65_536);
+        assert_eq!(
+            refusal(&(text + &client(65_536, 0))),
+            "c.toml:65538: 02:00:00:01:00:00 and 02:00:00:00:00:00 cannot both have 10.0.0.0 at one worker, \
+             w0: it could not tell them apart"
+        );
     }
 
     #[test]

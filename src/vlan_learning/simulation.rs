@@ -22,9 +22,9 @@ use crate::port::Port;
 use crate::preflight;
 use crate::progress::Progress;
 use crate::session::{Ended, Event, Session};
-pub use clients::{Clients, Tally};
+pub use clients::{Clients, Tally, read_page};
 pub use log::Log;
-pub use servers::Servers;
+pub use servers::{Servers, read_request};
 pub use tagger::Tagger;
 
 /// How often each client fetches the page, and how far apart.

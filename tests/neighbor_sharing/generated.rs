@@ -231,7 +231,7 @@ fn check<T: std::fmt::Debug>(
 fn addresses_are_learned_as_etherparse_reads_them() {
     const NAME: &str = "addresses_are_learned_as_etherparse_reads_them";
     rig::run(NAME, Setup::default(), |rig| {
-        check(NAME, [10_000, 500_000], damaged(), |frame| {
+        check(NAME, [50_000, 500_000], damaged(), |frame| {
             learned_as_the_oracle_says(rig, &frame)
         });
         rig.assert_sound();

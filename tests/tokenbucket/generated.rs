@@ -152,12 +152,16 @@ fn masked(ip: IpAddr, key: Key) -> IpAddr {
     }
 }
 
+/// After so many there is another table: for each of them all of it is looked through.
+const PACKETS_OF_A_TABLE: u32 = 5_000;
+
 #[test]
 fn flows_are_what_etherparse_says() {
     const NAME: &str = "flows_are_what_etherparse_says";
-    let long = long(NAME, "20,000 of 1 million packets");
-    let packets = if long { 250_000 } else { 5_000 };
+    let long = long(NAME, "100,000 of 1 million packets");
+    let tables = if long { 50 } else { 5 };
     sandbox::run(NAME, |_| {
+        let mut random = Random::new(NAME, long);
         for (by_destination, key) in [
             (false, Key::SOURCE),
             (true, Key::DESTINATION),
@@ -177,46 +181,47 @@ fn flows_are_what_etherparse_says() {
                 },
             ),
         ] {
-            let setup = Setup {
-                flows: packets,
-                ..by(key)
-            };
-            rig::with(setup, |rig| {
-                let mut random = Random::new(NAME, long);
-                for _ in 0..packets {
-                    let frame = damaged(&mut random);
-                    let skb = Skb {
-                        frame: &frame,
-                        ..Skb::default()
-                    };
-                    assert_eq!(rig.run(skb), PASS, "{frame:x?}");
-                    let flows: Vec<Vec<u8>> = rig.flows().into_keys().collect();
-                    let counted = rig.take_events();
-                    let classes = (counted.flows, counted.not_ip, counted.malformed);
-                    match oracle(&frame) {
-                        Oracle::Addresses(source, destination) => {
-                            let address =
-                                masked(if by_destination { destination } else { source }, key);
-                            let expected = match key.prefix6 {
-                                ..=64 => flow(address),
-                                _ => wide_flow(address, 0, None, [0; 2]),
-                            };
-                            assert_eq!(
-                                (flows, classes),
-                                (vec![expected.clone()], (1, 0, 0)),
-                                "{frame:x?}"
-                            );
-                            rig.remove(&expected);
-                        }
-                        Oracle::NotIp => {
-                            assert_eq!((flows, classes), (vec![], (0, 1, 0)), "{frame:x?}");
-                        }
-                        Oracle::Malformed => {
-                            assert_eq!((flows, classes), (vec![], (0, 0, 1)), "{frame:x?}");
+            for _ in 0..tables {
+                let setup = Setup {
+                    flows: PACKETS_OF_A_TABLE,
+                    ..by(key)
+                };
+                rig::with(setup, |rig| {
+                    for _ in 0..PACKETS_OF_A_TABLE {
+                        let frame = damaged(&mut random);
+                        let skb = Skb {
+                            frame: &frame,
+                            ..Skb::default()
+                        };
+                        assert_eq!(rig.run(skb), PASS, "{frame:x?}");
+                        let flows: Vec<Vec<u8>> = rig.flows().into_keys().collect();
+                        let counted = rig.take_events();
+                        let classes = (counted.flows, counted.not_ip, counted.malformed);
+                        match oracle(&frame) {
+                            Oracle::Addresses(source, destination) => {
+                                let address =
+                                    masked(if by_destination { destination } else { source }, key);
+                                let expected = match key.prefix6 {
+                                    ..=64 => flow(address),
+                                    _ => wide_flow(address, 0, None, [0; 2]),
+                                };
+                                assert_eq!(
+                                    (flows, classes),
+                                    (vec![expected.clone()], (1, 0, 0)),
+                                    "{frame:x?}"
+                                );
+                                rig.remove(&expected);
+                            }
+                            Oracle::NotIp => {
+                                assert_eq!((flows, classes), (vec![], (0, 1, 0)), "{frame:x?}");
+                            }
+                            Oracle::Malformed => {
+                                assert_eq!((flows, classes), (vec![], (0, 0, 1)), "{frame:x?}");
+                            }
                         }
                     }
-                }
-            });
+                });
+            }
         }
     });
 }

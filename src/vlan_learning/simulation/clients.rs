@@ -34,6 +34,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer; a page of ours is far shorter.
 const LONGEST: usize = 64 * 1024;
 
+/// What a client makes of an answer, for fuzzing: the worker that it names, and the bytes of the page.
+#[doc(hidden)]
+pub fn read_page(response: &[u8]) -> Result<(String, usize), String> {
+    let page = Page::read(response)?;
+    Ok((page.worker, page.bytes))
+}
+
 /// What a client has fetched so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {

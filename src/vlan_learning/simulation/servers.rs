@@ -57,6 +57,15 @@ pub struct Servers {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
+/// What a server makes of a request that comes in these pieces, for fuzzing: what it logs of it, the code of its
+/// answer, and whether that is to have no body.
+#[doc(hidden)]
+pub fn read_request<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<(String, u16, bool)> {
+    let mut head = Head::default();
+    let request = pieces.into_iter().find_map(|piece| head.take(piece))?;
+    Some((request.line, request.status.code(), request.header_only))
+}
+
 impl Servers {
     /// Starts a server in the namespace of each worker; they listen when this returns, and `on_line` has
     /// been called for each of them.
