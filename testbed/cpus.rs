@@ -4,11 +4,16 @@ use crate::step;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Two CPUs that this process may run on.
-pub fn two() -> Option<[usize; 2]> {
+/// The CPUs that this process may run on.
+pub fn all() -> Vec<usize> {
     let allowed = step("ask for the CPUs", sched_getaffinity(Pid::from_raw(0)));
-    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    Some([cpus.next()?, cpus.next()?])
+    let is_allowed = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+    (0..CpuSet::count()).filter(is_allowed).collect()
+}
+
+/// Two of them.
+pub fn two() -> Option<[usize; 2]> {
+    all().first_chunk().copied()
 }
 
 /// Keeps the calling thread on one CPU.

@@ -9,6 +9,8 @@ use anyhow::Result;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ProgramInput, ProgramMut};
 
+mod decisions;
+
 mod baseline {
     include!(concat!(env!("OUT_DIR"), "/baseline.skel.rs"));
 }
@@ -46,7 +48,7 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
     for (case, times) in cases.iter().zip(&times) {
         print_line(case.name, times, &floor);
     }
-    Ok(())
+    decisions::print(cases)
 }
 
 /// Of the table.
