@@ -6,7 +6,7 @@
 import { Chord, type Arc, type Target } from "./chord.js";
 import { Choices, type Item } from "./choices.js";
 import { bindControls } from "./controls.js";
-import { endLines, pairLines, ribbonLines, rowOf } from "./described.js";
+import { endLines, pairLines, ribbonLines } from "./described.js";
 import { byId, setAttribute, setLines, setText } from "./elements.js";
 import { bothWays, networkName, shortNetwork, type Choice, type Pair } from "./listing.js";
 import { OTHER } from "./matrix.js";
@@ -255,20 +255,17 @@ function refreshPoint(at: { x: number; y: number } | null = null): void {
     tooltip.hide();
     return;
   }
-  const { figure, words } = scene;
-  const isThere = (end: string): boolean => rowOf(figure, end) >= 0;
-  if ("arc" in target) {
-    if (!isThere(target.arc)) tooltip.hide();
-    else tooltip.show(endLines(figure, target.arc, words), at);
-  } else if (target.pair) {
-    const pair = byPair.get(target.pair.id);
-    if (pair) tooltip.show(pairLines(pair, lines, words), at);
-    else tooltip.hide();
-  } else if (isThere(target.from) && isThere(target.to)) {
-    tooltip.show(ribbonLines(figure, target.from, target.to, words), at);
-  } else {
-    tooltip.hide();
-  }
+  const told = targetLines(target, scene);
+  if (told.length > 0) tooltip.show(told, at);
+  // It has gone while it was pointed at: nothing else is meant.
+  else point(null, null);
+}
+
+function targetLines(pointed: Pointed, { figure, words }: Scene): string[] {
+  if ("arc" in pointed) return endLines(figure, pointed.arc, words);
+  if (!pointed.pair) return ribbonLines(figure, pointed.from, pointed.to, words);
+  const pair = byPair.get(pointed.pair.id);
+  return pair ? pairLines(pair, lines, words) : [];
 }
 
 /** Hosts are looked into; what is inside already is looked at alone. */
