@@ -48,7 +48,7 @@ export interface Sample {
   readonly interfaces: readonly string[];
   readonly ports: readonly number[];
   readonly traffic: string | null;
-  readonly window: { readonly from: number; readonly to: number; readonly seconds: number };
+  readonly window: { readonly from: number; readonly to: number; readonly seconds: number; readonly age: number };
   readonly flows: number;
   readonly capacity: number;
   readonly totals: Counts;
