@@ -38,5 +38,6 @@ test("a hash that somebody has typed does no harm", () => {
   }
   assert.equal(fromHash(`#search=${"1".repeat(1000)}`).search.length, 64);
   assert.equal(fromHash(`#${Array.from({ length: 300 }, (_, i) => `host=10.0.${i >> 8}.${i & 255}`).join("&")}`).hosts.length, 64);
-  assert.deepEqual(fromHash("#host=1.2.3.4&host=1.2.3.4").hosts, ["1.2.3.4"]);
+  assert.deepEqual(fromHash("#host=1.2.3.4&host=1.2.3.4/32&host=%201.2.3.4").hosts, ["1.2.3.4"]);
+  assert.deepEqual(fromHash("#host=2001:DB8::A&host=2001:db8:0::a/128").hosts, ["2001:db8::a"]);
 });
