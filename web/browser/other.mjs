@@ -38,6 +38,19 @@ await browse(async ({ open }) => {
   for (const row of sample.rows) assert(seen.has(row[3]), row[3]);
   await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
 
+  // The wheel brings another row under a pointer that does not move: what is told is of that row.
+  const box = await page.locator("#scroller").boundingBox();
+  const [x, y] = [box.x + 60, box.y + 200];
+  await page.mouse.move(x, y);
+  const under = () => page.evaluate(([x, y]) => document.elementFromPoint(x, y).closest("tr").cells[1].textContent, [x, y]);
+  const host = await under();
+  await until("its figures", async () => (await textOf(page, "#tooltip")).includes(`${host} `));
+  await page.mouse.wheel(0, 520);
+  await until("another row", async () => (await under()) !== host);
+  await until("the other row's figures", async () => (await textOf(page, "#tooltip")).includes(`${await under()} `));
+  await page.mouse.move(2, 2);
+  await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
+
   // Sorted by any of its columns, both ways.
   const number = (text) => {
     const [, digits, prefix] = /^([\d.]+) ([kMGT]?)/.exec(text);

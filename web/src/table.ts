@@ -42,6 +42,8 @@ export class Table {
   #active: string | null = null;
   #isLit: (line: string) => boolean = () => false;
   #heads = "";
+  /** Where the pointer is, as long as it is what points. */
+  #pointer: { x: number; y: number } | null = null;
 
   readonly #scroller: HTMLElement;
   readonly #table: HTMLTableElement;
@@ -54,12 +56,19 @@ export class Table {
     this.#head = table.tHead?.rows[0] ?? table.createTHead().insertRow();
     this.#body = table.tBodies[0] ?? table.createTBody();
     this.#body.append(this.#above, this.#below);
-    scroller.addEventListener("scroll", () => this.#put(), { passive: true });
+    scroller.addEventListener("scroll", () => {
+      this.#put();
+      // Another row has come under a pointer that has not moved.
+      const at = this.#pointer;
+      if (at) doings.point(lineOf(document.elementFromPoint(at.x, at.y)), at);
+    }, { passive: true });
     this.#body.addEventListener("pointermove", (event) => {
-      doings.point(lineOf(event.target), { x: event.clientX, y: event.clientY });
+      this.#pointer = { x: event.clientX, y: event.clientY };
+      doings.point(lineOf(event.target), this.#pointer);
     });
     scroller.addEventListener("pointerenter", () => doings.held());
     scroller.addEventListener("pointerleave", () => {
+      this.#pointer = null;
       doings.point(null, null);
       doings.held();
     });
@@ -173,6 +182,7 @@ export class Table {
   }
 
   #activate(place: number): void {
+    this.#pointer = null;
     this.#active = this.#lines.ids[place] ?? null;
     const [top, height] = [place * HEIGHT, this.#scroller.clientHeight - 2 * HEIGHT];
     if (top < this.#scroller.scrollTop) this.#scroller.scrollTop = top;
