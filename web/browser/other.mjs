@@ -6,7 +6,7 @@ import { strict as assert } from "node:assert";
 import { browse, choose, rows, sampleOf, sums, textOf, until } from "./harness.mjs";
 
 await browse(async ({ open }) => {
-  const page = await open("/#period=total&unit=packets");
+  const page = await open("/#period=total&unit=packets", { viewport: { width: 1440, height: 800 } });
   await until("arcs", async () => (await page.locator("#chord .end").count()) === 17);
   assert.equal(await page.locator("#chord .end.other").count(), 1);
 
@@ -50,6 +50,16 @@ await browse(async ({ open }) => {
   await until("the other row's figures", async () => (await textOf(page, "#tooltip")).includes(`${await under()} `));
   await page.mouse.move(2, 2);
   await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
+
+  // Text can be marked, to be copied: that opens nothing.
+  const cell = await page.locator("#pairs tr[data-pair] td").nth(1).boundingBox();
+  await page.mouse.move(cell.x + 6, cell.y + 13);
+  await page.mouse.down();
+  await page.mouse.move(cell.x + 70, cell.y + 13, { steps: 5 });
+  await page.mouse.up();
+  assert.notEqual(await page.evaluate(() => String(getSelection())), "");
+  assert.equal(await textOf(page, "#heading"), "Hosts");
+  await page.evaluate(() => getSelection().removeAllRanges());
 
   // Sorted by any of its columns, both ways.
   const number = (text) => {

@@ -51,6 +51,12 @@ await browse(async ({ open, complaints }) => {
     await bannerGoes();
   }
 
+  // Also what is wrong with the page itself.
+  await page.evaluate(() => (document.getElementById("sum-all").id = "gone"));
+  await bannerComes("a page that cannot draw", /cannot draw/);
+  await page.evaluate(() => (document.getElementById("gone").id = "sum-all"));
+  await bannerGoes();
+
   await ask("hang");
   await bannerComes("a server that hangs", /does not answer/);
   await ask("go on");

@@ -3,7 +3,7 @@
 // Every pair in a table that has only those rows in the document that can be seen.
 
 import { html, setAttribute, setText } from "./elements.js";
-import { moved } from "./moves.js";
+import { isForBrowser, moved } from "./moves.js";
 import type { Column } from "./view.js";
 
 /** What there is for the table; what stands in cells is asked for those rows only that can be seen. */
@@ -74,7 +74,8 @@ export class Table {
     });
     this.#body.addEventListener("click", (event) => {
       const line = lineOf(event.target);
-      if (line !== null) doings.open(line);
+      // Who has marked text wants to copy it.
+      if (line !== null && getSelection()?.isCollapsed !== false) doings.open(line);
     });
     table.addEventListener("keydown", (event) => this.#key(event));
     table.addEventListener("focusin", () => doings.held());
@@ -148,7 +149,10 @@ export class Table {
       setAttribute(row, "aria-rowindex", String(first + index + 2));
       this.#lines.cells(first + index).forEach((text, column) => {
         const cell = row.cells[column];
-        if (cell) setText(cell, text);
+        if (!cell) return;
+        setText(cell, text);
+        // All of it, where there is no room.
+        if (column < 3) setAttribute(cell, "title", text);
       });
       row.classList.toggle("active", id === this.#active);
       row.classList.toggle("lit", this.#isLit(id));
@@ -167,7 +171,7 @@ export class Table {
   }
 
   #key(event: KeyboardEvent): void {
-    if (event.target !== this.#table) return;
+    if (event.target !== this.#table || isForBrowser(event)) return;
     const at = this.#lines.ids.findIndex((id) => id === this.#active);
     const page = Math.max(1, Math.floor(this.#scroller.clientHeight / HEIGHT) - 2);
     const place = moved(event.key, at, this.#lines.ids.length, page);

@@ -78,6 +78,9 @@ export function fromHash(text: string): View {
   const members = new URLSearchParams(text.replace(/^#/, ""));
   const named = members.get("network");
   const hosts = members.getAll("host").flatMap((host) => canonical(host) ?? []);
+  const column = oneOf(COLUMNS, members.get("column"), DEFAULT.column);
+  // Hosts have no column of that name.
+  const isSorted = column !== "network" || hosts.length > 0;
   return {
     network: named !== null && /^[a-z0-9]{1,16}\/\d{1,10}$/.test(named) ? named : null,
     hosts: [...new Set(hosts)].slice(0, HOSTS),
@@ -86,8 +89,8 @@ export function fromHash(text: string): View {
     top: oneOf<number>(TOPS, members.get("top"), DEFAULT.top),
     grouped: members.get("grouped") === "yes",
     search: (members.get("search") ?? "").trim().slice(0, SEARCH_LENGTH),
-    column: oneOf(COLUMNS, members.get("column"), DEFAULT.column),
-    ascending: members.get("ascending") === "yes",
+    column: isSorted ? column : DEFAULT.column,
+    ascending: isSorted && members.get("ascending") === "yes",
     stopped: members.get("stopped") === "yes",
     theme: oneOf(THEMES, members.get("theme"), DEFAULT.theme),
   };

@@ -27,7 +27,10 @@ test("every case is a document, and half of one is none", () => {
   for (const part of ["schema", "rows", "window", "rest", "totals", "other", "forgotten", "uncounted", "interfaces"]) {
     assert.equal(sample({ ...whole, [part]: undefined }), undefined, part);
   }
-  for (const wrong of [null, [], 7, "text", { schema: `${SCHEMA}0` }, { ...whole, rows: [...whole.rows, [1, 2]] }]) {
+  const { ports, ...portless } = whole;
+  const textual = { ...whole, rows: whole.rows.map((row) => row.map(String)) };
+  const nameless = { ...whole, rows: [whole.rows[0].map((cell, place) => (place === 2 ? null : cell))] };
+  for (const wrong of [portless, textual, nameless, { ...whole, window: {} }, { ...whole, rest: {} }, { ...whole, time: "now" }, null, [], 7, "text", { schema: `${SCHEMA}0` }, { ...whole, rows: [...whole.rows, [1, 2]] }]) {
     assert.equal(sample(wrong), undefined, JSON.stringify(wrong)?.slice(0, 40));
   }
 });
