@@ -53,7 +53,8 @@ await browse(async ({ open, complaints }) => {
 
   // Also what is wrong with the page itself.
   await page.evaluate(() => (document.getElementById("sum-all").id = "gone"));
-  await bannerComes("a page that cannot draw", /cannot draw/);
+  await until("it says so", async () => /cannot draw/.test(await textOf(page, "#banner")));
+  assert(await page.locator("#banner").isVisible());
   await page.evaluate(() => (document.getElementById("gone").id = "sum-all"));
   await bannerGoes();
 

@@ -230,7 +230,7 @@ function tellState(): void {
   const isStopped = view.stopped && sample !== null;
   const trouble = broken ?? (isStopped ? null : failed);
   banner.hidden = trouble === null;
-  if (trouble !== null) setText(banner, failureText(trouble, poll.age(), sample !== null));
+  if (trouble !== null) setText(banner, broken ?? failureText(trouble, poll.age(), sample !== null));
   const quiet = byId("empty").hidden ? "" : (byId("nothing").textContent ?? "");
   const stopped = view.stopped ? "Stopped. " : "";
   setText(byId("status"), trouble ?? `${stopped}${quiet || heading()}. ${byId("found").textContent ?? ""}`);
