@@ -349,8 +349,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
     }
     let isolated = HeaderValue::from_static("same-origin");
     let headers = response.headers_mut();
-    headers.insert("cross-origin-resource-policy", isolated.clone());
-    headers.insert("cross-origin-opener-policy", isolated);
+    headers.insert("cross-origin-resource-policy", isolated);
     response
 }
 

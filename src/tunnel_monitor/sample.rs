@@ -72,6 +72,8 @@ pub struct Sample {
     /// The last whole interval of `--interval` (5 s), which ended with this sample or before it. All of
     /// it is 0 before the first has passed.
     pub window: Span,
+    /// Since that interval ended, by a clock that nobody sets.
+    pub window_age: Duration,
     /// All tunnel packets, counted apart from flows. At rest: the sum of all flows, `other`, `forgotten`.
     pub totals: Counts,
     /// Tunnel packets whose flows had no room.
@@ -136,6 +138,7 @@ impl Sample {
             flows: Arc::default(),
             second: nothing.clone(),
             window: nothing,
+            window_age: Duration::ZERO,
             totals: Counts::default(),
             other: Counts::default(),
             forgotten: Counts::default(),

@@ -152,6 +152,7 @@ impl Sampler {
             self.window_before = self.window_began.number;
             self.window_began = now.clone();
         }
+        sample.window_age = clock - self.window_began.clock;
         sample.totals = tally.totals;
         sample.other = tally.other;
         sample.uncounted = tally.uncounted;
@@ -422,6 +423,22 @@ mod tests {
         assert_eq!(shown(&sample), []);
         assert_eq!((sample.forgotten_flows, sample.forgotten), (1, packets(8)));
         assert_eq!(sample.totals, packets(8));
+    }
+
+    #[test]
+    fn ages_are_right_whoever_sets_the_clock() {
+        let mut rig = Rig::new();
+        rig.second();
+        let ended = rig.second();
+        assert_eq!(ended.window_age, Duration::ZERO);
+        rig.clock += Duration::from_secs(1);
+        let an_hour_back = ended.time - Duration::from_secs(3600);
+        let sample = rig
+            .sampler
+            .take_at(&mut rig.table, rig.clock, an_hour_back)
+            .unwrap();
+        assert_eq!(sample.window_age, Duration::from_secs(1));
+        assert_eq!(sample.window.to, ended.time);
     }
 
     #[test]

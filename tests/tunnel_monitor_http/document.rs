@@ -151,6 +151,7 @@ fn the_document_of_the_page_says_what_the_sample_holds() {
                 "from": milliseconds(sample.window.from) as u64,
                 "to": milliseconds(sample.window.to) as u64,
                 "seconds": 2.0,
+                "age": 1.0,
             },
             "flows": 3,
             "capacity": 1024,

@@ -116,6 +116,7 @@ impl Table {
         sample.number += 1;
         sample.time += Duration::from_secs(1);
         sample.elapsed += Duration::from_secs(1);
+        sample.window_age += Duration::from_secs(1);
         sample.flows = Arc::clone(&self.flows);
         sample.second = Span {
             from: before,
@@ -133,6 +134,7 @@ impl Table {
                 before: Arc::clone(before),
                 after: Arc::clone(&column),
             };
+            sample.window_age = Duration::ZERO;
             self.window = (sample.time, column);
         }
         assert!(sample.time > self.began);

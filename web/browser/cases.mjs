@@ -64,7 +64,7 @@ function documentOf(flows, number, more = {}) {
     interfaces: ["eth0"],
     ports: [4789],
     traffic: "sudo ./target/release/tunnel_monitor traffic",
-    window: windows > 0 ? { from: to - INTERVAL * 1000, to, seconds: INTERVAL } : { from: to, to, seconds: 0 },
+    window: windows > 0 ? { from: to - INTERVAL * 1000, to, seconds: INTERVAL, age: since } : { from: to, to, seconds: 0, age: since },
     flows: rows.length,
     capacity: 65_536,
     totals: plus(sum(rows, 14), other),

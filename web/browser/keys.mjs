@@ -38,6 +38,13 @@ await browse(async ({ open }) => {
   assert.equal(await active(), ends[0]);
   await press("End");
   assert.equal(await active(), ends.at(-1));
+  // With Alt or Ctrl a key is the browser's.
+  await page.evaluate(() => addEventListener("keydown", (event) => (window.isTaken = event.defaultPrevented)));
+  for (const key of ["Alt+Home", "Control+Home"]) {
+    await press(key);
+    assert.equal(await page.evaluate(() => window.isTaken), false, key);
+    assert.equal(await active(), ends.at(-1));
+  }
   await press("Home");
   await press("ArrowDown");
   assert.equal(await active(), ends[1]);

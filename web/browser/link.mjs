@@ -43,14 +43,20 @@ await browse(async ({ open }) => {
     assert(decodeURIComponent(hash).includes(part), `${part} is not in ${hash}`);
   }
 
-  // What is stopped shows nothing anew elsewhere, so it is started there.
-  const running = hash.replace(/&?stopped=yes/, "");
-  const other = await open(`/${running}`);
+  // What is stopped is shown elsewhere too, as of now, and stays so.
+  const other = await open(`/${hash}`);
   await until("rows", async () => (await rows(other)).length > 0);
-  assert.deepEqual({ ...(await shown(other)), stop: "" }, { ...mine, stop: "" });
+  assert.deepEqual(await shown(other), mine);
+  const span = await other.locator("#span").textContent();
+  await other.waitForTimeout(2500);
+  assert.equal(await other.locator("#span").textContent(), span);
   // The back button takes back what was chosen.
   await page.goBack();
   await until("one step back", async () => new URL(page.url()).hash !== hash);
+  // But not what was set meanwhile.
+  const { heading, ...back } = await shown(page);
+  assert.notEqual(heading, mine.heading);
+  assert.deepEqual([back.stop, back.theme], [mine.stop, mine.theme]);
   // A hash that somebody has typed does no harm.
   for (const odd of ["#network=<b>", "#host=x&host=1.2.3.4.5", "#top=1e9&period=no&column=__proto__", "#%", "#search=%00"]) {
     const tab = await open(`/${odd}`);

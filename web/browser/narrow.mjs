@@ -31,6 +31,9 @@ function measure(page) {
       const style = getComputedStyle(element);
       if (style.overflowX === "hidden" && style.textOverflow !== "ellipsis" && element.scrollWidth > element.clientWidth + 1) cut.push(name(element));
     }
+    for (const cell of document.querySelectorAll("#pairs td, .choice .name")) {
+      if (cell.scrollWidth > cell.clientWidth) cut.push(name(cell));
+    }
     const root = document.scrollingElement;
     return { small, cut, sideways: root.scrollWidth - root.clientWidth };
   });
@@ -53,6 +56,11 @@ await browse(async ({ open }) => {
     assert.deepEqual(out, [], `${width} pixels: labels`);
     await page.context().close();
   }
+  // Half of a screen, with the networks beside the addresses.
+  const half = await open("/#host=172.16.0.0/16&period=total", { viewport: { width: 1024, height: 768 } });
+  await untilRow(half, "192.168.1.2");
+  assert.deepEqual(await measure(half), { small: [], cut: [], sideways: 0 }, "half of a screen");
+  await half.context().close();
   const page = await open("/", { viewport: { width: 1280, height: 800 } });
   await untilRow(page, "172.16.1.2");
   const shift = await page.evaluate(

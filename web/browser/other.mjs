@@ -6,7 +6,7 @@ import { strict as assert } from "node:assert";
 import { browse, choose, rows, sampleOf, sums, textOf, until } from "./harness.mjs";
 
 await browse(async ({ open }) => {
-  const page = await open("/#period=total&unit=packets");
+  const page = await open("/#period=total&unit=packets", { viewport: { width: 1440, height: 800 } });
   await until("arcs", async () => (await page.locator("#chord .end").count()) === 17);
   assert.equal(await page.locator("#chord .end.other").count(), 1);
 
@@ -37,6 +37,29 @@ await browse(async ({ open }) => {
   );
   for (const row of sample.rows) assert(seen.has(row[3]), row[3]);
   await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
+
+  // The wheel brings another row under a pointer that does not move: what is told is of that row.
+  const box = await page.locator("#scroller").boundingBox();
+  const [x, y] = [box.x + 60, box.y + 200];
+  await page.mouse.move(x, y);
+  const under = () => page.evaluate(([x, y]) => document.elementFromPoint(x, y).closest("tr").cells[1].textContent, [x, y]);
+  const host = await under();
+  await until("its figures", async () => (await textOf(page, "#tooltip")).includes(`${host} `));
+  await page.mouse.wheel(0, 520);
+  await until("another row", async () => (await under()) !== host);
+  await until("the other row's figures", async () => (await textOf(page, "#tooltip")).includes(`${await under()} `));
+  await page.mouse.move(2, 2);
+  await page.locator("#scroller").evaluate((list) => list.scrollTo(0, 0));
+
+  // Text can be marked, to be copied: that opens nothing.
+  const cell = await page.locator("#pairs tr[data-pair] td").nth(1).boundingBox();
+  await page.mouse.move(cell.x + 6, cell.y + 13);
+  await page.mouse.down();
+  await page.mouse.move(cell.x + 70, cell.y + 13, { steps: 5 });
+  await page.mouse.up();
+  assert.notEqual(await page.evaluate(() => String(getSelection())), "");
+  assert.equal(await textOf(page, "#heading"), "Hosts");
+  await page.evaluate(() => getSelection().removeAllRanges());
 
   // Sorted by any of its columns, both ways.
   const number = (text) => {

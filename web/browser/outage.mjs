@@ -51,6 +51,13 @@ await browse(async ({ open, complaints }) => {
     await bannerGoes();
   }
 
+  // Also what is wrong with the page itself.
+  await page.evaluate(() => (document.getElementById("sum-all").id = "gone"));
+  await until("it says so", async () => /cannot draw/.test(await textOf(page, "#banner")));
+  assert(await page.locator("#banner").isVisible());
+  await page.evaluate(() => (document.getElementById("gone").id = "sum-all"));
+  await bannerGoes();
+
   await ask("hang");
   await bannerComes("a server that hangs", /does not answer/);
   await ask("go on");

@@ -63,6 +63,26 @@ export function network(text: string): Network | undefined {
   return { width, prefix, bits: (found >> behind) << behind };
 }
 
+function dotted(bits: bigint): string {
+  return [24n, 16n, 8n, 0n].map((behind) => (bits >> behind) & 255n).join(".");
+}
+
+/** As the server writes addresses (RFC 5952). */
+function written({ width, bits }: Network): string {
+  if (width === 32) return dotted(bits);
+  if (bits >> 32n === 0xffffn) return `::ffff:${dotted(bits)}`;
+  const long = Array.from({ length: 8 }, (_, place) => ((bits >> BigInt(112 - 16 * place)) & 0xffffn).toString(16)).join(":");
+  const [zeros] = (long.match(/\b0(:0)+\b/g) ?? []).sort((one, other) => other.length - one.length);
+  return zeros === undefined ? long : long.replace(new RegExp(`(^|:)${zeros}(:|$)`), "::");
+}
+
+/** The one spelling of what may be written in many: an address, or ADDRESS/PREFIX of a network. */
+export function canonical(text: string): string | undefined {
+  const found = network(text);
+  if (!found) return undefined;
+  return found.prefix === found.width ? written(found) : `${written(found)}/${found.prefix}`;
+}
+
 /** Whether an address, as text, is in the network; text that is no address is in none. */
 export function contains(net: Network, address: string): boolean {
   const other = network(address);

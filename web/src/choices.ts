@@ -2,7 +2,7 @@
 //
 // A list of which one or several can be chosen: networks, hosts.
 
-import { arrange, html, setText } from "./elements.js";
+import { arrange, html, setAttribute, setText } from "./elements.js";
 
 export interface Item {
   readonly id: string;
@@ -39,6 +39,7 @@ export class Choices {
     const children = items.map((item) => {
       const drawn = this.#drawn.get(item.id) ?? this.#make(item.id);
       setText(drawn.name, item.name);
+      setAttribute(drawn.name, "title", item.name);
       setText(drawn.amount, item.amount);
       drawn.input.checked = item.isChosen;
       drawn.label.style.setProperty("--part", item.part.toFixed(3));

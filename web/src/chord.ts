@@ -8,7 +8,7 @@
 import { chordDirected } from "d3-chord";
 import { arrange, setAttribute, setText, svg } from "./elements.js";
 import { gap } from "./matrix.js";
-import { moved } from "./moves.js";
+import { isForBrowser, moved } from "./moves.js";
 import { ribbon, ring, tick } from "./shapes.js";
 import { spread } from "./spread.js";
 import { Tween } from "./tween.js";
@@ -228,6 +228,7 @@ export class Chord {
   }
 
   #key(event: KeyboardEvent): void {
+    if (isForBrowser(event)) return;
     const ids = this.#figure.arcs.map(({ id }) => id);
     const at = this.#active === null ? -1 : ids.indexOf(this.#active);
     const place = moved(event.key, at, ids.length, 4);

@@ -3,6 +3,7 @@
 // The toolbar, the buttons and the keys that work everywhere.
 
 import { byId, html, setText } from "./elements.js";
+import { isForBrowser } from "./moves.js";
 import { fromHash, THEMES, TOPS, type View } from "./view.js";
 import { UNITS } from "./units.js";
 
@@ -61,7 +62,7 @@ export function bindControls(doings: Doings): Controls {
     button.addEventListener("click", () => doings.export(button.dataset.export ?? ""));
   }
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isForBrowser(event)) return;
     if (event.key === "/" && !isTyping(event.target)) {
       event.preventDefault();
       search.focus();

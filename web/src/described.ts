@@ -3,7 +3,7 @@
 // A figure in words: who received how much from whom, and how much of all that is.
 
 import type { Pair } from "./listing.js";
-import { OTHER, type Matrix } from "./matrix.js";
+import type { Matrix } from "./matrix.js";
 import { measure, sayBoth, share, type Amount, type Unit } from "./units.js";
 
 /** What there is beside the matrix to say it. */
@@ -27,12 +27,6 @@ function columnSum({ cells }: Matrix, end: number): number {
   return sum(cells.map((row) => row[end] ?? 0));
 }
 
-/** The number of the row for an end: its own, or that of "other". */
-export function rowOf({ ends }: Matrix, end: string): number {
-  const own = ends.indexOf(end);
-  return own >= 0 ? own : ends.indexOf(OTHER);
-}
-
 /** One direction of a pair. */
 interface Direction {
   readonly from: string;
@@ -52,9 +46,10 @@ function directions(both: readonly Direction[], { name, unit, seconds, all }: Wo
     });
 }
 
-/** Both directions between two that are drawn. */
+/** Both directions between two that are drawn; nothing where one is not: "other" has no other's name. */
 export function ribbonLines(figure: Matrix, one: string, other: string, words: Words): string[] {
-  const [i, j] = [rowOf(figure, one), rowOf(figure, other)];
+  const [i, j] = [figure.ends.indexOf(one), figure.ends.indexOf(other)];
+  if (i < 0 || j < 0) return [];
   const direction = (from: number, to: number): Direction => ({
     from: figure.ends[from] ?? "",
     to: figure.ends[to] ?? "",
@@ -75,9 +70,10 @@ export function pairLines({ a, b, sent, received }: Pair, pairs: readonly Pair[]
   return directions([there, back], words);
 }
 
-/** What an end sent and received in all. */
+/** What an end sent and received in all; nothing where it is not drawn. */
 export function endLines(figure: Matrix, end: string, words: Words): string[] {
-  const index = rowOf(figure, end);
+  const index = figure.ends.indexOf(end);
+  if (index < 0) return [];
   const [sent, received] = [rowSum(figure, index), columnSum(figure, index)];
   const self = figure.cells[index]?.[index] ?? 0;
   const both = share(sent + received - self, words.all);

@@ -6,7 +6,7 @@
 import { Chord, type Arc, type Target } from "./chord.js";
 import { Choices, type Item } from "./choices.js";
 import { bindControls } from "./controls.js";
-import { endLines, pairLines, ribbonLines, rowOf } from "./described.js";
+import { endLines, pairLines, ribbonLines } from "./described.js";
 import { byId, setAttribute, setLines, setText } from "./elements.js";
 import { bothWays, networkName, shortNetwork, type Choice, type Pair } from "./listing.js";
 import { OTHER } from "./matrix.js";
@@ -30,10 +30,14 @@ const CHOICES = 100;
 const LETTERS = 14;
 const LETTERS_INSIDE = 19;
 
+/** Marks what this page has put into the history. */
+const OURS = "step";
+
 let view: View = fromHash(location.hash);
 let sample: Sample | null = null;
 let scene: Scene | null = null;
 let failed: string | null = null;
+let broken: string | null = null;
 let target: Pointed | null = null;
 /** The pairs as the table has them, and by their ids. */
 let lines: readonly Pair[] = [];
@@ -68,8 +72,8 @@ const poll = new Poll(
   {
     sample: (found) => {
       sample = found;
-      // In a task of its own: to read thousands of rows is one already.
-      setTimeout(draw);
+      // In a task of its own: to read thousands of rows is one already. Where it is stopped, one is enough.
+      setTimeout(show);
     },
     state: (reason) => {
       failed = reason;
@@ -86,22 +90,33 @@ const poll = new Poll(
 
 /** The view becomes another; where it is a step that one may want to go back, the browser's button does. */
 function change(part: Partial<View>, isStep = false): void {
-  view = { ...view, ...part };
+  // The hash knows what goes together.
+  view = fromHash(hash({ ...view, ...part }));
   const address = `${location.pathname}${location.search}${hash(view)}`;
-  if (isStep) history.pushState(null, "", address);
-  else history.replaceState(null, "", address);
+  if (isStep) history.pushState(OURS, "", address);
+  else history.replaceState(OURS, "", address);
   show();
 }
 
 function show(): void {
   controls.show(view);
-  if (view.stopped || document.hidden) poll.stop();
+  if (document.hidden || (view.stopped && sample)) poll.stop();
   else poll.start();
-  tellState();
   draw();
 }
 
+/** Whatever goes wrong is said, above what was drawn last. */
 function draw(): void {
+  try {
+    drawAll();
+    broken = null;
+  } catch (error) {
+    broken = `This page cannot draw it: ${error}.`;
+  }
+  tellState();
+}
+
+function drawAll(): void {
   if (!sample) return;
   scene = scenes.make(sample, view);
   drawPicture(sample, scene);
@@ -207,18 +222,18 @@ function drawWords(now: Sample, { listing: { span }, sums, words, found }: Scene
   if (view.period !== "total" && bothWays(now.other).pkts > 0) setText(byId("sum-unlisted"), "see Total");
   setLines(byId("warnings"), warnings(now));
   byId("back").hidden = view.hosts.length === 0;
-  tellState();
 }
 
 /** Says once what has changed for who cannot see it; an age that grows is no change. */
 function tellState(): void {
   const banner = byId("banner");
-  const isOld = failed !== null && !view.stopped;
-  banner.hidden = !isOld;
-  if (isOld) setText(banner, failureText(failed ?? "", poll.age(), sample !== null));
+  const isStopped = view.stopped && sample !== null;
+  const trouble = broken ?? (isStopped ? null : failed);
+  banner.hidden = trouble === null;
+  if (trouble !== null) setText(banner, broken ?? failureText(trouble, poll.age(), sample !== null));
   const quiet = byId("empty").hidden ? "" : (byId("nothing").textContent ?? "");
   const stopped = view.stopped ? "Stopped. " : "";
-  setText(byId("status"), isOld ? (failed ?? "") : `${stopped}${quiet || heading()}. ${byId("found").textContent ?? ""}`);
+  setText(byId("status"), trouble ?? `${stopped}${quiet || heading()}. ${byId("found").textContent ?? ""}`);
   setText(byId("age"), view.stopped && sample ? `stopped, ${length(poll.age() / 1000)} old` : "");
 }
 
@@ -255,20 +270,17 @@ function refreshPoint(at: { x: number; y: number } | null = null): void {
     tooltip.hide();
     return;
   }
-  const { figure, words } = scene;
-  const isThere = (end: string): boolean => rowOf(figure, end) >= 0;
-  if ("arc" in target) {
-    if (!isThere(target.arc)) tooltip.hide();
-    else tooltip.show(endLines(figure, target.arc, words), at);
-  } else if (target.pair) {
-    const pair = byPair.get(target.pair.id);
-    if (pair) tooltip.show(pairLines(pair, lines, words), at);
-    else tooltip.hide();
-  } else if (isThere(target.from) && isThere(target.to)) {
-    tooltip.show(ribbonLines(figure, target.from, target.to, words), at);
-  } else {
-    tooltip.hide();
-  }
+  const told = targetLines(target, scene);
+  if (told.length > 0) tooltip.show(told, at);
+  // It has gone while it was pointed at: nothing else is meant.
+  else point(null, null);
+}
+
+function targetLines(pointed: Pointed, { figure, words }: Scene): string[] {
+  if ("arc" in pointed) return endLines(figure, pointed.arc, words);
+  if (!pointed.pair) return ribbonLines(figure, pointed.from, pointed.to, words);
+  const pair = byPair.get(pointed.pair.id);
+  return pair ? pairLines(pair, lines, words) : [];
 }
 
 /** Hosts are looked into; what is inside already is looked at alone. */
@@ -320,10 +332,12 @@ const controls = bindControls({
   },
 });
 
-addEventListener("popstate", () => {
-  view = fromHash(location.hash);
-  show();
+addEventListener("popstate", ({ state }) => {
+  const { network, hosts, search, ...others } = fromHash(location.hash);
+  // Steps are taken back, not what was set meanwhile; what somebody has put into the address is all of a view.
+  change({ network, hosts, search, ...(state === OURS ? {} : others) });
 });
+history.replaceState(OURS, "");
 document.addEventListener("visibilitychange", show);
 new ResizeObserver(([entry]) => {
   if (!entry) return;

@@ -88,11 +88,20 @@ export function bothWays(counts: Counts): Amount {
   return { pkts: counts.tx_pkts + counts.rx_pkts, bytes: counts.tx_bytes + counts.rx_bytes };
 }
 
+/** What a clock has said, as long as nobody has set it since: lengths are by one that nobody sets. */
+function unlessSet(said: number, counted: number): number {
+  return Math.abs(said - counted) < 1000 ? said : Math.round(counted);
+}
+
 export function span({ window, started, time, elapsed }: Sample, period: View["period"]): Span {
-  const { from, to, seconds } = window;
+  const { from, seconds, age } = window;
   // Before the first window has ended, all that came has come since the start.
-  if (period === "total" || (period === "now" && seconds === 0)) return { from: started, to: time, seconds: elapsed };
-  return period === "interval" ? { from, to, seconds } : { from, to: time, seconds: seconds + Math.max(0, time - to) / 1000 };
+  if (period === "total" || (period === "now" && seconds === 0)) {
+    return { from: unlessSet(started, time - elapsed * 1000), to: time, seconds: elapsed };
+  }
+  const began = unlessSet(from, time - (age + seconds) * 1000);
+  if (period === "now") return { from: began, to: time, seconds: seconds + age };
+  return { from: began, to: unlessSet(window.to, time - age * 1000), seconds };
 }
 
 /** What the document has no rows for. Only rows beyond the 10,000 are known by window. */

@@ -64,7 +64,7 @@ export function warnings(sample: Sample): string[] {
     ["Not counted", uncounted.malformed, "malformed packets"],
     ["In the total only, beyond the 10,000 that a page gets", rest.flows, "quieter flows"],
   ];
-  const found = missing.filter(([, number]) => number > 0).map(([text, number, what]) => `${text}: ${count(number)} ${what}.`);
+  const found = missing.filter(([, number]) => number > 0).map(([text, number, what]) => `${text}: ${count(number)} ${number === 1 ? what.slice(0, -1) : what}.`);
   return over === 0 && flows >= capacity ? [`${full}: new flows will be counted in the total only.`, ...found] : found;
 }
 

@@ -2,6 +2,11 @@
 //
 // Where a key leads in a list.
 
+/** With these it is the browser's: Alt and Left, for one, go back. */
+export function isForBrowser({ altKey, ctrlKey, metaKey }: KeyboardEvent): boolean {
+  return altKey || ctrlKey || metaKey;
+}
+
 /** The place among `count` to go to from `at` (-1: nowhere yet); undefined: the key is for something else. */
 export function moved(key: string, at: number, count: number, page: number): number | undefined {
   const places: Record<string, number> = {

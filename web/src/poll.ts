@@ -7,7 +7,10 @@ import { sample, type Sample } from "./sample.js";
 
 /** Milliseconds from one question to the next. */
 const PERIOD = 1000;
-/** An answer that takes longer will not come. With it a banner comes within 5 s of the last answer. */
+/**
+ * An answer that has not begun by then, or stands still for so long, will not come. With it a banner comes within
+ * 5 s of the last answer, and a slow link still gets its picture.
+ */
 const PATIENCE = 2000;
 /** The monitor makes a new sample each second; when it has not for so long, it hangs. */
 const OVERDUE = 4000;
@@ -93,13 +96,23 @@ export class Poll {
   /** A new sample, or undefined when the last is still the last. */
   async #answer(): Promise<Sample | undefined> {
     const abort = new AbortController();
-    const timer = this.#around.later(() => abort.abort(), PATIENCE);
+    let timer: unknown;
+    const wait = (): void => {
+      this.#around.never(timer);
+      timer = this.#around.later(() => abort.abort(), PATIENCE);
+    };
+    wait();
     try {
       const headers: Record<string, string> = this.#tag === null ? {} : { "If-None-Match": this.#tag };
       const response = await this.#around.fetch(this.#address, { headers, cache: "no-store", signal: abort.signal });
       if (response.status === 304) return undefined;
       if (response.status !== 200) throw new Refused(`The monitor answers with HTTP ${response.status}.`);
-      const text = await response.text();
+      const [reader, decoder] = [response.body?.getReader(), new TextDecoder()];
+      let text = "";
+      for (let piece = await reader?.read(); piece?.value; piece = await reader?.read()) {
+        wait();
+        text += decoder.decode(piece.value, { stream: true });
+      }
       const found = parsed(text);
       // Only now: half of an answer must be asked for again.
       this.#tag = response.headers.get("ETag");

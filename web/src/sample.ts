@@ -48,7 +48,7 @@ export interface Sample {
   readonly interfaces: readonly string[];
   readonly ports: readonly number[];
   readonly traffic: string | null;
-  readonly window: { readonly from: number; readonly to: number; readonly seconds: number };
+  readonly window: { readonly from: number; readonly to: number; readonly seconds: number; readonly age: number };
   readonly flows: number;
   readonly capacity: number;
   readonly totals: Counts;
@@ -66,13 +66,36 @@ export interface Sample {
   readonly rows: readonly Row[];
 }
 
+/** Members that are numbers; what the page adds up and divides must be. */
+const NUMBERS: Record<string, string> = {
+  "": "time started elapsed flows capacity",
+  window: "from to seconds age",
+  uncounted: "fragments malformed not_tunnel table_errors",
+  rest: "flows",
+};
+const COUNTS = ["totals", "other", "forgotten", "rest.window", "rest.since", "rest.total"];
+for (const name of COUNTS) NUMBERS[name] = "tx_pkts tx_bytes rx_pkts rx_bytes";
+
+function isRow(row: unknown): boolean {
+  return (
+    Array.isArray(row) &&
+    row.length >= COLUMNS &&
+    row.every((cell, place) => {
+      if (place === 0 || place >= WINDOW) return Number.isFinite(cell);
+      return typeof cell === "string" || (cell === null && place > 3);
+    })
+  );
+}
+
 /** The document; undefined if it is none. What is half of one must not be drawn as if it were all. */
 export function sample(document: unknown): Sample | undefined {
   const found = document as Partial<Sample> | null;
   if (found?.schema !== SCHEMA) return undefined;
-  const { rows, window, rest, totals, other, forgotten, uncounted, interfaces } = found;
-  const parts = [window, rest, totals, other, forgotten, uncounted];
-  if (!parts.every((part) => typeof part === "object" && part !== null)) return undefined;
-  if (!Array.isArray(interfaces) || !Array.isArray(rows)) return undefined;
-  return rows.every((row) => Array.isArray(row) && row.length >= COLUMNS) ? (found as Sample) : undefined;
+  for (const [path, names] of Object.entries(NUMBERS)) {
+    const steps = path === "" ? [] : path.split(".");
+    const part = steps.reduce((at: unknown, step) => (at as Record<string, unknown> | null | undefined)?.[step], found);
+    for (const name of names.split(" ")) if (!Number.isFinite((part as Record<string, unknown> | null | undefined)?.[name])) return undefined;
+  }
+  const { rows, interfaces, ports } = found;
+  return [rows, interfaces, ports].every(Array.isArray) && rows?.every(isRow) ? (found as Sample) : undefined;
 }

@@ -3,7 +3,7 @@
 // Every pair in a table that has only those rows in the document that can be seen.
 
 import { html, setAttribute, setText } from "./elements.js";
-import { moved } from "./moves.js";
+import { isForBrowser, moved } from "./moves.js";
 import type { Column } from "./view.js";
 
 /** What there is for the table; what stands in cells is asked for those rows only that can be seen. */
@@ -42,6 +42,8 @@ export class Table {
   #active: string | null = null;
   #isLit: (line: string) => boolean = () => false;
   #heads = "";
+  /** Where the pointer is, as long as it is what points. */
+  #pointer: { x: number; y: number } | null = null;
 
   readonly #scroller: HTMLElement;
   readonly #table: HTMLTableElement;
@@ -54,18 +56,26 @@ export class Table {
     this.#head = table.tHead?.rows[0] ?? table.createTHead().insertRow();
     this.#body = table.tBodies[0] ?? table.createTBody();
     this.#body.append(this.#above, this.#below);
-    scroller.addEventListener("scroll", () => this.#put(), { passive: true });
+    scroller.addEventListener("scroll", () => {
+      this.#put();
+      // Another row has come under a pointer that has not moved.
+      const at = this.#pointer;
+      if (at) doings.point(lineOf(document.elementFromPoint(at.x, at.y)), at);
+    }, { passive: true });
     this.#body.addEventListener("pointermove", (event) => {
-      doings.point(lineOf(event.target), { x: event.clientX, y: event.clientY });
+      this.#pointer = { x: event.clientX, y: event.clientY };
+      doings.point(lineOf(event.target), this.#pointer);
     });
     scroller.addEventListener("pointerenter", () => doings.held());
     scroller.addEventListener("pointerleave", () => {
+      this.#pointer = null;
       doings.point(null, null);
       doings.held();
     });
     this.#body.addEventListener("click", (event) => {
       const line = lineOf(event.target);
-      if (line !== null) doings.open(line);
+      // Who has marked text wants to copy it.
+      if (line !== null && getSelection()?.isCollapsed !== false) doings.open(line);
     });
     table.addEventListener("keydown", (event) => this.#key(event));
     table.addEventListener("focusin", () => doings.held());
@@ -139,7 +149,10 @@ export class Table {
       setAttribute(row, "aria-rowindex", String(first + index + 2));
       this.#lines.cells(first + index).forEach((text, column) => {
         const cell = row.cells[column];
-        if (cell) setText(cell, text);
+        if (!cell) return;
+        setText(cell, text);
+        // All of it, where there is no room.
+        if (column < 3) setAttribute(cell, "title", text);
       });
       row.classList.toggle("active", id === this.#active);
       row.classList.toggle("lit", this.#isLit(id));
@@ -158,7 +171,7 @@ export class Table {
   }
 
   #key(event: KeyboardEvent): void {
-    if (event.target !== this.#table) return;
+    if (event.target !== this.#table || isForBrowser(event)) return;
     const at = this.#lines.ids.findIndex((id) => id === this.#active);
     const page = Math.max(1, Math.floor(this.#scroller.clientHeight / HEIGHT) - 2);
     const place = moved(event.key, at, this.#lines.ids.length, page);
@@ -173,6 +186,7 @@ export class Table {
   }
 
   #activate(place: number): void {
+    this.#pointer = null;
     this.#active = this.#lines.ids[place] ?? null;
     const [top, height] = [place * HEIGHT, this.#scroller.clientHeight - 2 * HEIGHT];
     if (top < this.#scroller.scrollTop) this.#scroller.scrollTop = top;

@@ -2,7 +2,7 @@
 //
 // What the user has chosen, and the hash of the address that says the same, so that a link is the whole view.
 
-import { network } from "./address.js";
+import { canonical } from "./address.js";
 import { UNITS, type Unit } from "./units.js";
 
 export const PERIODS = ["now", "interval", "total"] as const;
@@ -77,7 +77,10 @@ function oneOf<T>(known: readonly T[], value: unknown, otherwise: T): T {
 export function fromHash(text: string): View {
   const members = new URLSearchParams(text.replace(/^#/, ""));
   const named = members.get("network");
-  const hosts = members.getAll("host").filter((host) => network(host) !== undefined);
+  const hosts = members.getAll("host").flatMap((host) => canonical(host) ?? []);
+  const column = oneOf(COLUMNS, members.get("column"), DEFAULT.column);
+  // Hosts have no column of that name.
+  const isSorted = column !== "network" || hosts.length > 0;
   return {
     network: named !== null && /^[a-z0-9]{1,16}\/\d{1,10}$/.test(named) ? named : null,
     hosts: [...new Set(hosts)].slice(0, HOSTS),
@@ -86,8 +89,8 @@ export function fromHash(text: string): View {
     top: oneOf<number>(TOPS, members.get("top"), DEFAULT.top),
     grouped: members.get("grouped") === "yes",
     search: (members.get("search") ?? "").trim().slice(0, SEARCH_LENGTH),
-    column: oneOf(COLUMNS, members.get("column"), DEFAULT.column),
-    ascending: members.get("ascending") === "yes",
+    column: isSorted ? column : DEFAULT.column,
+    ascending: isSorted && members.get("ascending") === "yes",
     stopped: members.get("stopped") === "yes",
     theme: oneOf(THEMES, members.get("theme"), DEFAULT.theme),
   };

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { contains, network, slash24 } from "../modules/address.js";
+import { canonical, contains, network, slash24 } from "../modules/address.js";
 
 test("addresses are in their networks and in no others", () => {
   const cases = [
@@ -37,4 +37,14 @@ test("an IPv4 address is grouped by its first three numbers", () => {
   assert.equal(slash24("192.168.3.77"), "192.168.3.0/24");
   assert.equal(slash24("2001:db8::1"), "2001:db8::1");
   assert.equal(slash24("not IP"), "not IP");
+});
+
+test("there is one spelling, that of the server", () => {
+  const cases = [
+    ["2001:DB8::A", "2001:db8::a"], ["2001:db8:0:0:0:0:0:a", "2001:db8::a"], [" 172.16.1.2 ", "172.16.1.2"], ["172.16.1.2/32", "172.16.1.2"],
+    ["172.16.1.2/24", "172.16.1.0/24"], ["::1/128", "::1"], ["0:0:0:0:0:0:0:0", "::"], ["1:0:0:2:0:0:0:3", "1:0:0:2::3"], ["1:0:0:2:3:0:0:4", "1::2:3:0:0:4"],
+    ["10:0:1:0:0:1:0:1", "10:0:1::1:0:1"], ["1:0:2:3:4:5:6:7", "1:0:2:3:4:5:6:7"], ["1:2:3:4:5:6:0:0", "1:2:3:4:5:6::"], ["::FFFF:a00:1", "::ffff:10.0.0.1"],
+    ["::/0", "::/0"], ["no", undefined],
+  ];
+  for (const [text, expected] of cases) assert.equal(canonical(text), expected, text);
 });

@@ -41,3 +41,10 @@ test("who talks to himself is told once", () => {
 test("an end sent and received", () => {
   assert.deepEqual(endLines(figure, "a", words), ["A: 45 % of all", "sent 350 B", "received 100 B"]);
 });
+
+test("of who is not drawn nothing is said, least of all what is other's", () => {
+  assert.deepEqual(endLines(figure, "d", words), []);
+  assert.deepEqual(ribbonLines(figure, "b", "d", words), []);
+  assert.deepEqual(ribbonLines(figure, "gone", "b", words), []);
+  assert.match(endLines(figure, "other", words)[0], /^OTHER/);
+});

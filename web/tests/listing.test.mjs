@@ -27,7 +27,10 @@ test("every case is a document, and half of one is none", () => {
   for (const part of ["schema", "rows", "window", "rest", "totals", "other", "forgotten", "uncounted", "interfaces"]) {
     assert.equal(sample({ ...whole, [part]: undefined }), undefined, part);
   }
-  for (const wrong of [null, [], 7, "text", { schema: `${SCHEMA}0` }, { ...whole, rows: [...whole.rows, [1, 2]] }]) {
+  const { ports, ...portless } = whole;
+  const textual = { ...whole, rows: whole.rows.map((row) => row.map(String)) };
+  const nameless = { ...whole, rows: [whole.rows[0].map((cell, place) => (place === 2 ? null : cell))] };
+  for (const wrong of [portless, textual, nameless, { ...whole, window: {} }, { ...whole, rest: {} }, { ...whole, time: "now" }, null, [], 7, "text", { schema: `${SCHEMA}0` }, { ...whole, rows: [...whole.rows, [1, 2]] }]) {
     assert.equal(sample(wrong), undefined, JSON.stringify(wrong)?.slice(0, 40));
   }
 });
@@ -141,6 +144,14 @@ test("time: the interval, what came since, and all", () => {
   assert.deepEqual(span(document, "total"), { from: started, to: time, seconds: 12 });
   // Before the first window has ended.
   assert.deepEqual(span(CASES["nine-hosts"](3), "now"), { from: started, to: started + 3000, seconds: 3 });
+  // A clock that is set, by an hour back or on, changes neither lengths nor their order.
+  for (const set of [-3_600_000, 3_600_000]) {
+    const now = time + set;
+    const after = { ...document, time: now };
+    assert.deepEqual(span(after, "now"), { from: now - 7000, to: now, seconds: 7 });
+    assert.deepEqual(span(after, "interval"), { from: now - 7000, to: now - 2000, seconds: 5 });
+    assert.deepEqual(span(after, "total"), { from: now - 12_000, to: now, seconds: 12 });
+  }
   const bytes = (period) => listing(document, { ...DEFAULT, period }).total.bytes;
   const ofRows = (from) => document.rows.reduce((all, row) => all + row[from + 1] + row[from + 3], 0);
   assert.equal(bytes("interval"), ofRows(6));

@@ -40,6 +40,7 @@ test("what is missing is told by its number", () => {
   assert.match(warnings({ ...CASES["nine-hosts"](38), flows: 7, capacity: 7 }).join(), /room for 7 flows .*new flows/);
   const uncounted = { fragments: 1, multicast: 5, malformed: 2, not_tunnel: 9, table_errors: 3 };
   const all = warnings({ ...CASES["nine-hosts"](38), uncounted, rest: { flows: 1234 } });
+  assert.match(all.join(), /: 1 outer fragment\./);
   assert.deepEqual(all.map((line) => /: ([\d,]+) /.exec(line)[1]), ["3", "1", "2", "1,234"]);
 });
 

@@ -119,13 +119,14 @@ test("a monitor that answers, but has nothing new for long, is told too", async 
 
 test("after a stop nothing is asked nor told, until it is started", async () => {
   let release;
-  const { poll, seen, pass } = setUp((number) => (number === 2 ? { status: 200, headers: new Headers(), text: () => new Promise((done) => (release = done)) } : answer(304)));
+  const { poll, seen, pass } = setUp((number) => (number === 2 ? new Response(new ReadableStream({ start: (pieces) => (release = pieces) })) : answer(304)));
   poll.start();
   poll.start();
   await pass(1200);
   assert.equal(seen.asked.length, 2);
   poll.stop();
-  release(JSON.stringify(CASES.empty(3)));
+  release.enqueue(new TextEncoder().encode(JSON.stringify(CASES.empty(3))));
+  release.close();
   await pass(5000);
   assert.equal(seen.asked.length, 2);
   assert.equal(seen.samples.length, 0);
@@ -133,4 +134,20 @@ test("after a stop nothing is asked nor told, until it is started", async () => 
   poll.start();
   await pass(2500);
   assert.equal(seen.asked.length, 5);
+});
+
+test("an answer that comes slowly is waited for, and one that stands still is not", async () => {
+  let pieces;
+  const { poll, seen, pass } = setUp(() => new Response(new ReadableStream({ start: (controller) => (pieces = controller) })));
+  poll.start();
+  const bytes = new TextEncoder().encode(JSON.stringify(CASES["nine-hosts"](9)));
+  for (let from = 0; from < bytes.length; from += 500) {
+    await pass(1500);
+    pieces.enqueue(bytes.slice(from, from + 500));
+  }
+  pieces.close();
+  await pass(10);
+  assert.deepEqual(seen.samples.map(({ number }) => number), [9]);
+  assert.equal(seen.states.at(-1)[1], null);
+  assert.equal(seen.asked.length, 2);
 });

@@ -126,6 +126,7 @@ struct Window {
     from: u64,
     to: u64,
     seconds: f64,
+    age: f64,
 }
 
 /// Since 1970.
@@ -155,6 +156,7 @@ fn put_head(monitor: &Monitor, moment: &Moment, piece: &mut Vec<u8>) {
             from: milliseconds(window.from),
             to: milliseconds(window.to),
             seconds: window.length.as_secs_f64(),
+            age: sample.window_age.as_secs_f64(),
         },
         flows: moment.flows(),
         capacity: sample.capacity,
