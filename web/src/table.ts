@@ -149,10 +149,7 @@ export class Table {
       setAttribute(row, "aria-rowindex", String(first + index + 2));
       this.#lines.cells(first + index).forEach((text, column) => {
         const cell = row.cells[column];
-        if (!cell) return;
-        setText(cell, text);
-        // All of it, where there is no room.
-        if (column < 3) setAttribute(cell, "title", text);
+        if (cell) setText(cell, text);
       });
       row.classList.toggle("active", id === this.#active);
       row.classList.toggle("lit", this.#isLit(id));
