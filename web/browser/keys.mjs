@@ -117,4 +117,10 @@ await browse(async ({ open }) => {
   assert.equal(await line(), first);
   await press("Enter");
   await until("inside", async () => (await textOf(page, "#heading")).startsWith("Inside"));
+
+  // A button that goes leaves the focus to the picture.
+  await page.locator("#back").focus();
+  await press("Enter");
+  await until("back", async () => (await textOf(page, "#heading")).startsWith("Hosts"));
+  assert.equal(await focused(), "chord");
 });

@@ -10,6 +10,7 @@ import { arrange, setAttribute, setText, svg } from "./elements.js";
 import { gap } from "./matrix.js";
 import { isForBrowser, moved } from "./moves.js";
 import { ribbon, ring, tick } from "./shapes.js";
+import { shortened } from "./short_names.js";
 import { spread } from "./spread.js";
 import { Tween } from "./tween.js";
 
@@ -46,7 +47,7 @@ const COLOURS = 8;
 const THICK = 14;
 const TO_LABEL = 10;
 const LINE = 13;
-const LETTER = 6.2;
+const LETTER = 6.5;
 /** More than these are changed at once: each frame of a tween would take too long. */
 const MOVING = 600;
 
@@ -119,17 +120,20 @@ export class Chord {
     this.#figure = figure;
     const chords = layout(figure);
     const { groups } = chords;
-    // As much for all labels of a kind, whoever is there: the circle must not breathe.
-    this.#room = Math.min(figure.letters * LETTER + TO_LABEL + 6, this.#size * 0.33);
+    // As much for all labels of a kind, whoever is there: the circle must not breathe. A large one has more.
+    const wanted = Math.max(figure.letters * LETTER + TO_LABEL + 6, this.#size * 0.2);
+    this.#room = Math.min(wanted, this.#size * 0.33);
     this.#radius = this.#size / 2 - this.#room;
     const middles = groups.map(({ startAngle, endAngle }) => (startAngle + endAngle) / 2);
     const labels = spread(middles, LINE / (this.#radius + TO_LABEL));
+    const letters = Math.floor((this.#room - TO_LABEL - 5) / LETTER);
+    const names = shortened(figure.arcs.map(({ name }) => name), letters);
     const arcs = new Set<string>();
     groups.forEach(({ index, startAngle, endAngle }) => {
       const end = figure.arcs[index];
       if (!end) return;
       arcs.add(end.id);
-      this.#putArc(end, [startAngle, endAngle, labels[index] ?? startAngle]);
+      this.#putArc(end, names[index] ?? "", [startAngle, endAngle, labels[index] ?? startAngle]);
     });
     const ribbons = new Set<string>();
     for (const { source, target } of chords) {
@@ -162,7 +166,7 @@ export class Chord {
     this.#root.classList.toggle("fading", target !== null);
   }
 
-  #putArc(end: Arc, to: readonly number[]): void {
+  #putArc(end: Arc, name: string, to: readonly number[]): void {
     let drawn = this.#arcs.get(end.id);
     if (!drawn) {
       const group = svg("g");
@@ -179,7 +183,7 @@ export class Chord {
     drawn.to = to;
     setAttribute(drawn.group, "class", `end ${colour(end)}${this.#active === end.id ? " active" : ""}`);
     setAttribute(drawn.group, "aria-label", end.text);
-    setText(drawn.label, shortened(end.name, Math.floor((this.#room - TO_LABEL - 5) / LETTER)));
+    setText(drawn.label, name);
   }
 
   #putRibbon(id: string, from: Arc, to: Arc, angles: readonly number[]): void {
@@ -297,11 +301,4 @@ function drop<T>(drawn: Map<string, T>, kept: ReadonlySet<string>, element: (eac
     element(each).remove();
     drawn.delete(id);
   }
-}
-
-/** The ends of an address tell more than its middle. */
-function shortened(name: string, letters: number): string {
-  if (name.length <= letters) return name;
-  const behind = Math.ceil((letters - 1) / 2);
-  return `${name.slice(0, Math.max(1, letters - 1 - behind))}…${name.slice(-behind)}`;
 }

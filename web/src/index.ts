@@ -221,7 +221,10 @@ function drawWords(now: Sample, { listing: { span }, sums, words, found }: Scene
   // When they came is not known.
   if (view.period !== "total" && bothWays(now.other).pkts > 0) setText(byId("sum-unlisted"), "see Total");
   setLines(byId("warnings"), warnings(now));
-  byId("back").hidden = view.hosts.length === 0;
+  const [back, isOutside] = [byId("back"), view.hosts.length === 0];
+  // The focus would be lost with the button.
+  if (isOutside && document.activeElement === back) byId("chord").focus();
+  back.hidden = isOutside;
 }
 
 /** Says once what has changed for who cannot see it; an age that grows is no change. */

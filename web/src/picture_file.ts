@@ -71,7 +71,9 @@ export function svgFile(picture: SVGSVGElement, lines: readonly string[]): Pictu
     copy.append(layer);
   }
   file.append(copy);
-  return { text: new XMLSerializer().serializeToString(file), width, height: height + above };
+  // Names may have letters that XML has no place for.
+  const text = new XMLSerializer().serializeToString(file).replace(/[^\t\n\r -\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, "\ufffd");
+  return { text, width, height: height + above };
 }
 
 /** The same in dots. */
