@@ -47,7 +47,7 @@ const COLOURS = 8;
 const THICK = 14;
 const TO_LABEL = 10;
 const LINE = 13;
-const LETTER = 6.5;
+const LETTER = 6.8;
 /** More than these are changed at once: each frame of a tween would take too long. */
 const MOVING = 600;
 
