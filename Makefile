@@ -16,7 +16,6 @@ TARGET   := $(or $(CARGO_TARGET_DIR),target)
 BINARIES := $(sort $(basename $(notdir $(wildcard src/bin/*.rs))) \
                    $(notdir $(patsubst %/main.rs,%,$(wildcard src/bin/*/main.rs))) netsetup)
 BPF_C    := $(wildcard src/bpf/*.c src/bpf/*.h)
-AS_ROOT  := packaging/as-root
 UNITS    := $(wildcard packaging/systemd/*.service)
 # Where each shell looks for what others have installed; Debian's zsh looks elsewhere for its packages'.
 BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
@@ -31,8 +30,8 @@ PAGE     := $(addprefix web/dist/,tunnel.html tunnel.js tunnel.css)
 PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help needs web build run check check-long lint test test-long test-web bench install clean \
-        screenshots verifier deb check-deb check-units check-fresh check-kernels fuzz
+.PHONY: help needs web build run check check-long lint test test-long test-web bench bench-compare performance \
+        install clean screenshots verifier deb check-deb check-units check-fresh check-kernels fuzz
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -47,6 +46,8 @@ help:
 	@echo '                  their man pages and completions'
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
+	@echo 'make bench-compare'
+	@echo '                  the same beside the figures of docs/performance.md; make performance writes them anew'
 	@echo 'make install      binaries, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make deb          the same as a Debian package, into $(TARGET)/debian'
 	@echo 'make check-deb    that package on a fresh Debian 12: installed, run, purged (needs root and debootstrap)'
@@ -112,7 +113,13 @@ test-web: web
 	cd web && npm run --silent test
 
 bench: web
-	$(CARGO) bench --locked --workspace --bench '*' --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
+	@packaging/bench
+
+bench-compare: web
+	@packaging/bench compare
+
+performance: web
+	@packaging/bench write
 
 screenshots: web
 	@packaging/install-needs test
