@@ -128,10 +128,7 @@ fn kill_in_mid_stream(network: &Network, method: Method, after: u64, guard_first
             application.wire.noted.load(Ordering::SeqCst) > after
         });
         if guard_first {
-            step(
-                "kill the guard",
-                kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
-            );
+            end_by_force(guard);
         }
         application.kill();
         testbed::joined(writer)
@@ -190,11 +187,7 @@ fn what_was_passed_on_stays_held() {
             let held = accept(network, &holder, wire);
             read(&held, 4000);
             confirm(wire, &held, 1000);
-            // SAFETY: as in Application::start.
-            match step("fork", unsafe { fork() }) {
-                ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
-                ForkResult::Child => keep_only(held.as_raw_fd()),
-            }
+            pass_on(&held, wire);
             wait(wire);
         });
         let guard = application.wire.hear();
@@ -208,10 +201,7 @@ fn what_was_passed_on_stays_held() {
         write(&peer, 100);
         assert_stays(&peer, 3100);
         assert!(is_there(guard));
-        step(
-            "kill the heir",
-            kill(Pid::from_raw(heir as i32), Signal::SIGKILL),
-        );
+        end_by_force(heir);
         let ended = peer.read(&mut [0; 16]).map_err(|error| error.kind());
         assert_eq!(ended, Err(ErrorKind::ConnectionReset));
         assert_eq!(unacknowledged(&peer), 3100);
@@ -229,11 +219,7 @@ fn a_successor_stands_beside_the_guard_of_a_dead_one() {
             let holder = holder(method, &mut object);
             wire.say(guard_of(&holder));
             let held = accept(network, &holder, wire);
-            // SAFETY: as in Application::start.
-            match step("fork", unsafe { fork() }) {
-                ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
-                ForkResult::Child => keep_only(held.as_raw_fd()),
-            }
+            pass_on(&held, wire);
             wait(wire);
         });
         let guard = application.wire.hear();
@@ -252,10 +238,7 @@ fn a_successor_stands_beside_the_guard_of_a_dead_one() {
         let held = step("hold", holder.hold(patient(stream)));
         write(&of_dead, 500);
         assert_stays(&of_dead, 500);
-        step(
-            "kill the heir",
-            kill(Pid::from_raw(heir as i32), Signal::SIGKILL),
-        );
+        end_by_force(heir);
         until("the guard ends", || !is_there(guard));
         write(&peer, 3000);
         read(&held, 3000);
@@ -283,10 +266,7 @@ fn a_filter_of_a_killed_guard_goes_with_the_next_start() {
             wait(wire);
         });
         let guard = application.wire.hear();
-        step(
-            "kill the guard",
-            kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
-        );
+        end_by_force(guard);
         until("the guard ends", || !is_there(guard));
         application.kill();
         let ifindex = step("find up0", nix::net::if_::if_nametoindex("up0"));
@@ -301,6 +281,19 @@ fn a_filter_of_a_killed_guard_goes_with_the_next_start() {
         step("attach", next.attach(Some(method), &[port]));
         assert_eq!(programs(), 0);
     });
+}
+
+fn end_by_force(pid: u32) {
+    step("kill", kill(Pid::from_raw(pid as i32), Signal::SIGKILL));
+}
+
+/// Another process has the socket as well, and nothing else. Says which.
+fn pass_on(held: &Held<TcpStream>, wire: &mut Wire) {
+    // SAFETY: as in Application::start.
+    match step("fork", unsafe { fork() }) {
+        ForkResult::Parent { child } => wire.say(child.as_raw() as u32),
+        ForkResult::Child => keep_only(held.as_raw_fd()),
+    }
 }
 
 /// Closes everything else, and waits to be killed.
@@ -345,10 +338,7 @@ fn what_is_acknowledged_without_a_socket_stays_held() {
         assert_stays(&peer, 3001);
         assert!(is_there(guard));
         // It would wait until TIME-WAIT is over.
-        step(
-            "kill the guard",
-            kill(Pid::from_raw(guard as i32), Signal::SIGKILL),
-        );
+        end_by_force(guard);
         until("the guard ends", || !is_there(guard));
     });
 }
@@ -387,10 +377,7 @@ fn a_killed_guard_is_known_and_replaced() {
                 let held = accept(network, &holder, wire);
                 read(&held, 4000);
                 confirm(wire, &held, 1000);
-                step(
-                    "kill the guard",
-                    kill(Pid::from_raw(first as i32), Signal::SIGKILL),
-                );
+                end_by_force(first);
                 until("it is known", || holder.guard().is_none());
                 wire.say(first);
                 wire.hear();
