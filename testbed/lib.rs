@@ -31,6 +31,7 @@ pub mod reports;
 pub mod sandbox;
 pub mod schema;
 pub mod snapshot;
+pub mod test_run;
 pub mod threads;
 pub mod tool;
 pub mod traffic;

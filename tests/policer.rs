@@ -4,17 +4,16 @@
 mod seed;
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Barrier;
 use std::time::Duration;
 
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
-use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::load::load;
 use netbpf::policer::{Clock, Limit, Tick};
 use nix::time::{ClockId, clock_gettime};
-use testbed::{cpus, long, sandbox, skip, step};
+use testbed::{cpus, long, sandbox, skip, step, test_run};
 
 use seed::Random;
 use skeleton::types::{arrival, batch, bucket, tally};
@@ -171,19 +170,9 @@ fn there<T>(option: Option<T>) -> T {
     option.unwrap_or_else(|| panic!("a map, its key or its value is missing"))
 }
 
-/// By the descriptor, because libbpf-rs's programs stay in the thread that loaded them.
+/// On any frame.
 fn run(program: BorrowedFd<'_>, repeat: u32) {
-    let any_frame = [0_u8; 14];
-    let mut options = bpf_test_run_opts {
-        sz: size_of::<bpf_test_run_opts>() as u64,
-        data_in: any_frame.as_ptr().cast(),
-        data_size_in: any_frame.len() as u32,
-        repeat: repeat as i32,
-        ..Default::default()
-    };
-    // SAFETY: an open descriptor; the options and the frame they point to outlive the call.
-    let answer = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
-    assert_eq!(answer, 0, "run a program");
+    test_run::by_descriptor(program, &[0; 14], repeat);
 }
 
 fn with_policer(name: &str, body: impl FnOnce(&mut Policer<'_>) + Send) {

@@ -1,13 +1,11 @@
 //! How many packets a second a program decides on, on one CPU and on all of them at once: each has the same
 //! packet, so that they meet at every row that it changes.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Barrier;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
-use testbed::{cpus, joined};
+use testbed::{cpus, joined, test_run};
 
 use super::{Case, sorted};
 
@@ -15,7 +13,7 @@ const ROUNDS: usize = 5;
 const REPEAT: u32 = 1_000_000;
 
 /// Measures them all, and prints a line for each.
-pub fn print(cases: &[Case<'_>]) -> Result<()> {
+pub fn print(cases: &[Case<'_>]) {
     let cpus = cpus::all();
     let title = format!("million packets a second, median of {ROUNDS} rounds");
     println!();
@@ -29,8 +27,8 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
         let program = case.program.as_fd();
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let one = rate(program, case.packet, &cpus[..1])?;
-            rounds.push((one, rate(program, case.packet, &cpus)?));
+            let one = rate(program, case.packet, &cpus[..1]);
+            rounds.push((one, rate(program, case.packet, &cpus)));
         }
         let median =
             |of: fn(&(f64, f64)) -> f64| sorted(rounds.iter().map(of).collect())[ROUNDS / 2];
@@ -42,13 +40,12 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
             median(|round| round.1 / round.0)
         );
     }
-    Ok(())
 }
 
 /// Packets a second, all CPUs together.
-fn rate(program: BorrowedFd<'_>, packet: &[u8], cpus: &[usize]) -> Result<f64> {
+fn rate(program: BorrowedFd<'_>, packet: &[u8], cpus: &[usize]) -> f64 {
     let start = Barrier::new(cpus.len());
-    let rates: Vec<Result<f64>> = std::thread::scope(|scope| {
+    let rates: Vec<f64> = std::thread::scope(|scope| {
         let running: Vec<_> = cpus
             .iter()
             .map(|cpu| {
@@ -57,27 +54,12 @@ fn rate(program: BorrowedFd<'_>, packet: &[u8], cpus: &[usize]) -> Result<f64> {
                     cpus::pin_to(*cpu);
                     start.wait();
                     let begin = Instant::now();
-                    run(program, packet)?;
-                    Ok(f64::from(REPEAT) / begin.elapsed().as_secs_f64())
+                    test_run::by_descriptor(program, packet, REPEAT);
+                    f64::from(REPEAT) / begin.elapsed().as_secs_f64()
                 })
             })
             .collect();
         running.into_iter().map(joined).collect()
     });
     rates.into_iter().sum()
-}
-
-/// libbpf-rs's programs stay in the thread that loaded them; their descriptors do not.
-fn run(program: BorrowedFd<'_>, packet: &[u8]) -> Result<()> {
-    let mut options = bpf_test_run_opts {
-        sz: size_of::<bpf_test_run_opts>() as u64,
-        data_in: packet.as_ptr().cast(),
-        data_size_in: packet.len() as u32,
-        repeat: REPEAT as i32,
-        ..Default::default()
-    };
-    // SAFETY: an open descriptor; the options and the packet they point to outlive the call.
-    let answer = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
-    ensure!(answer == 0, "run a program: error {answer}");
-    Ok(())
 }

@@ -48,7 +48,8 @@ pub fn print(cases: &[Case<'_>]) -> Result<()> {
     for (case, times) in cases.iter().zip(&times) {
         print_line(case.name, times, &floor);
     }
-    decisions::print(cases)
+    decisions::print(cases);
+    Ok(())
 }
 
 /// Of the table.

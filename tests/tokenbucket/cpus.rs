@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::skel::SkelBuilder;
 use netbpf::load::load;
-use testbed::{cpus, long, sandbox, skip, step};
+use testbed::{cpus, long, sandbox, skip, step, test_run};
 
 use crate::frames::{from, source};
-use crate::rig::{
-    self, DROP, NOW, PASS, Rig, Setup, flow, run_by_descriptor, there, wait_for_another_tick,
-};
+use crate::rig::{self, DROP, NOW, PASS, Rig, Setup, flow, there, wait_for_another_tick};
 use crate::seed::Random;
 use crate::table::assert_sound;
 use crate::times::Tokens;
@@ -95,7 +93,7 @@ fn hammer(
                         return;
                     }
                     meeting.meet(round);
-                    run_by_descriptor(program.as_fd(), &frame, BLOWS);
+                    test_run::by_descriptor(program.as_fd(), &frame, BLOWS);
                     end.wait();
                 }
             });
@@ -177,7 +175,7 @@ fn two_cpus_get_no_more_while_time_goes_on() {
                         while !last {
                             // The last go begins when time stands still again.
                             last = ended.load(Ordering::SeqCst);
-                            run_by_descriptor(program.as_fd(), frame, 10 * BLOWS);
+                            test_run::by_descriptor(program.as_fd(), frame, 10 * BLOWS);
                         }
                     })
                 });
@@ -310,7 +308,7 @@ fn cells_stay_one_flows_while_user_space_makes_room() {
                     cpus::pin_to(cpu);
                     while !ended.load(Ordering::SeqCst) {
                         let frame = &frames[random.below(40) as usize];
-                        run_by_descriptor(program.as_fd(), frame, 3);
+                        test_run::by_descriptor(program.as_fd(), frame, 3);
                     }
                 });
             }
@@ -345,7 +343,7 @@ fn a_packet_that_loses_every_exchange_takes_no_token() {
         let frame = from(source(1));
         let mut verdict = |lost| {
             there(skeleton.maps.bss_data.as_mut()).exchanges_to_lose = lost;
-            run_by_descriptor(skeleton.progs.tokenbucket.as_fd(), &frame, 1)
+            test_run::by_descriptor(skeleton.progs.tokenbucket.as_fd(), &frame, 1)
         };
         // A new flow is entered as its packet leaves it, which takes no exchange.
         assert_eq!(verdict(16), PASS);

@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use netbpf::load::load;
-use testbed::{long, sandbox, step};
+use testbed::{long, sandbox, step, test_run};
 
 use crate::machine::{Action, Facts, Known, LENGTHS, Machine, PORTS, PROTOCOLS, into_types_of};
 use crate::model::{ClosedForm, FiveSteps, REGISTER_BITS, in_register};
-use crate::rig::{run_by_descriptor, there};
+use crate::rig::there;
 use crate::seed::Random;
 use crate::times::{Clock, Tokens, of_any_size};
 
@@ -69,7 +69,7 @@ impl<'obj> Engine<'obj> {
         // SAFETY: integers without padding.
         let given = unsafe { plain::as_bytes(arrivals) };
         step("write the batch", map.update(&KEY, given, MapFlags::ANY));
-        run_by_descriptor(self.skeleton.progs.judge_batch.as_fd(), &[0; 64], 1);
+        test_run::by_descriptor(self.skeleton.progs.judge_batch.as_fd(), &[0; 64], 1);
         let judged = there(step("read the batch", map.lookup(&KEY, MapFlags::ANY)));
         for (arrival, judged) in arrivals.iter_mut().zip(judged.chunks(size_of::<arrival>())) {
             let copied = plain::copy_from_bytes(arrival, judged);

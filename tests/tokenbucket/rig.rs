@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{Map, MapCore, MapFlags, OpenObject, ProgramInput};
-use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::cidr::Cidr;
 use netbpf::load::load;
 use netbpf::policer::Limit;
 use netbpf::tokenbucket::machine::{self, Compiled};
 use netbpf::tokenbucket::skeleton::{self, TokenbucketSkel, TokenbucketSkelBuilder, types};
-use testbed::{sandbox, step};
+use testbed::{sandbox, step, test_run};
 
 use crate::machine::{Machine, into_types_of, number_of_row};
 use crate::times::Tokens;
@@ -292,7 +291,7 @@ impl<'obj> Rig<'obj> {
 
     /// Runs the program that reads the kernel's clocks. Returns its ticks, and the precise one in ns.
     pub fn read_clocks(&self) -> (u64, u64) {
-        run_by_descriptor(self.skeleton.progs.read_clock.as_fd(), &[0; LEAST], 1);
+        test_run::by_descriptor(self.skeleton.progs.read_clock.as_fd(), &[0; LEAST], 1);
         let bss = there(self.skeleton.maps.bss_data.as_ref());
         (bss.clock_ticks, bss.clock_ns)
     }
@@ -336,7 +335,7 @@ impl<'obj> Rig<'obj> {
 
     /// The verdict on a frame with an Ethernet header; as `run`, and quicker. At least 64 bytes.
     pub fn verdict(&self, frame: &[u8]) -> i32 {
-        run_by_descriptor(self.program(), frame, 1)
+        test_run::by_descriptor(self.program(), frame, 1)
     }
 
     /// Whether a frame passes.
@@ -494,22 +493,6 @@ impl<'obj> Rig<'obj> {
         let same = numbers(&happened) == numbers(&expected);
         assert!(same, "{happened:?}, expected {expected:?}");
     }
-}
-
-/// libbpf-rs's programs stay in the thread that loaded them; their descriptors do not. Returns what the
-/// program returned, the last time.
-pub fn run_by_descriptor(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> i32 {
-    let mut options = bpf_test_run_opts {
-        sz: size_of::<bpf_test_run_opts>() as u64,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: frame.len() as u32,
-        repeat: repeat as i32,
-        ..Default::default()
-    };
-    // SAFETY: an open descriptor; the options and the frame they point to outlive the call.
-    let answer = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
-    assert_eq!(answer, 0, "run a program");
-    options.retval.cast_signed()
 }
 
 /// What CPUs remember they remember for one tick of the kernel's clock; at most 10 ms (HZ=100).

@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
-use libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use netbpf::load::load;
 use netbpf::tunnel_monitor::{Counts, Flow, Monitor, Setup, Tally};
-use testbed::{sandbox, step};
+use testbed::{sandbox, step, test_run};
 
 use tagged::{TaggedSkel, TaggedSkelBuilder};
 
@@ -161,17 +160,8 @@ impl<'obj> Rig<'obj> {
     }
 }
 
-/// libbpf-rs's programs stay in the thread that loaded them; their descriptors do not.
+/// From any thread.
 pub fn run_by_descriptor(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) {
-    let mut options = bpf_test_run_opts {
-        sz: size_of::<bpf_test_run_opts>() as u64,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: frame.len() as u32,
-        repeat: repeat as i32,
-        ..Default::default()
-    };
-    // SAFETY: an open descriptor; the options and the frame they point to outlive the call.
-    let answer = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
-    assert_eq!(answer, 0, "run a program");
-    assert_eq!(options.retval.cast_signed(), PASS);
+    let verdict = test_run::by_descriptor(program, frame, repeat);
+    assert_eq!(verdict, PASS);
 }
