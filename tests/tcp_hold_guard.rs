@@ -12,13 +12,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netbpf::netlink::Netlink;
 use netbpf::port::Port;
 use netbpf::tc::{self, Direction, Method};
 use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::libc;
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork};
 use testbed::namespace::{Place, Veth};
@@ -31,6 +32,9 @@ use held_peer::{
 
 /// So long a stream stands still before it is no stream.
 const A_MOMENT: Duration = Duration::from_millis(300);
+
+/// So long the end of a holder waits for a guard that does not go.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// Confirms, after it has noted that it does.
 fn confirm(wire: &Wire, held: &Held<TcpStream>, bytes: u64) {
@@ -400,6 +404,29 @@ fn a_killed_guard_is_known_and_replaced() {
             assert_eq!(unacknowledged(&peer), 3000);
         },
     );
+}
+
+/// A process that nobody waits for stays in /proc, but has closed everything.
+#[test]
+fn the_end_does_not_wait_until_somebody_waits_for_the_guard() {
+    let name = "the_end_does_not_wait_until_somebody_waits_for_the_guard";
+    in_each_network(name, |_, _, method| {
+        let mut application = Application::start(|wire| {
+            // The guard, which has lost its parent, becomes a child of this one.
+            step("be its parent", set_child_subreaper(true));
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            let guard = guard_of(&holder);
+            let began = Instant::now();
+            drop(holder);
+            assert!(began.elapsed() < GIVES_UP_AFTER / 2);
+            wire.say(guard);
+            wait(wire);
+        });
+        let guard = application.wire.hear();
+        let stat = step("look", fs::read_to_string(format!("/proc/{guard}/stat")));
+        assert!(stat.contains("(tcp_hold_guard) Z "), "{stat}");
+    });
 }
 
 #[test]

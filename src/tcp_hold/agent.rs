@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -26,6 +27,7 @@ use crate::options::Attach;
 use crate::port::{self, Port};
 use crate::preflight;
 use crate::privilege::{self, Cap, Scope};
+use crate::rate;
 use crate::session::{Options, Session};
 use metrics::figures;
 use served::Served;
@@ -48,6 +50,10 @@ pub struct AgentArguments {
     #[arg(long, value_name = "MODE", default_value = "0660", value_parser = mode)]
     pub mode: u32,
 
+    /// End by itself after this time
+    #[arg(long, value_name = "TIME", value_parser = rate::seconds)]
+    pub duration: Option<Duration>,
+
     /// How to attach
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
@@ -64,9 +70,10 @@ fn mode(text: &str) -> Result<u32> {
     Ok(mode)
 }
 
-/// Serves until a signal, or Enter. What is held then stays held, until its application ends.
+/// Serves until a signal, Enter, or the end of its time. What is held then stays held, until its application ends.
 pub fn run(arguments: &AgentArguments) -> Result<()> {
     let mut session = Session::start(Options {
+        duration: arguments.duration,
         seconds: true, // to look after the guard, and to tell
         ..Options::default()
     })?;

@@ -4,10 +4,10 @@
 //! it sees whether anything is held still. A socket that the application had passed on is held when the
 //! application is long dead, and so is what the kernel acknowledges without a socket.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -102,13 +102,21 @@ impl Guard {
         self.wire.shutdown(std::net::Shutdown::Write)?;
         let is_held = self.wire.read(&mut [0]).context("wait for the guard")? > 0;
         // Its end of the wire is closed before the rest of it is gone.
-        let path = format!("/proc/{}", self.pid);
         let deadline = Instant::now() + ANSWERS_WITHIN;
-        while !is_held && Path::new(&path).exists() && Instant::now() < deadline {
+        while !is_held && has_anything(self.pid) && Instant::now() < deadline {
             sleep(Duration::from_millis(1));
         }
         Ok(!is_held)
     }
+}
+
+/// Whether a process has anything open still. One that nobody has waited for has not, and stays in /proc for as
+/// long as its parent likes: for ever, below the first process of some containers.
+fn has_anything(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // proc_pid_stat(5): the state comes after the name, in which there may be anything.
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
 /// The guard's life. Whatever it cannot do in the beginning, it ends with, and the application is told.
