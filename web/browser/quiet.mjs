@@ -22,6 +22,13 @@ await browse(async ({ open }) => {
   for (const input of ['#networks input[value="vxlan/7"]', '#hosts input[value="192.0.2.9"]']) {
     assert(await page.locator(input).isChecked(), `${input} is chosen no longer`);
   }
+  // By keys: what is chosen no longer goes from the list, and leaves the focus to the picture.
+  await page.locator('#hosts input[value="192.0.2.9"]').focus();
+  await page.keyboard.press("Space");
+  await until("it is gone", async () => (await page.locator("#hosts input").count()) === 0);
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "chord");
+  await page.goBack();
+  await until("the choice again", () => page.locator('#hosts input[value="192.0.2.9"]').isChecked());
   // It goes on: the time that it speaks of, and what comes next.
   const span = await textOf(page, "#span");
   await until("the time goes on", async () => (await textOf(page, "#span")) !== span);

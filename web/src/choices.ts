@@ -2,7 +2,7 @@
 //
 // A list of which one or several can be chosen: networks, hosts.
 
-import { arrange, html, setAttribute, setText } from "./elements.js";
+import { arrange, byId, html, setAttribute, setText } from "./elements.js";
 
 export interface Item {
   readonly id: string;
@@ -45,7 +45,10 @@ export class Choices {
       drawn.label.style.setProperty("--part", item.part.toFixed(3));
       return drawn.label;
     });
+    const hadFocus = this.#list.contains(document.activeElement);
     arrange(this.#list, children);
+    // Who had it has gone: whoever goes on by keys is not sent back to the beginning of the page.
+    if (hadFocus && !this.#list.contains(document.activeElement)) (this.#list.querySelector("input") ?? byId<HTMLElement>("chord")).focus();
   }
 
   #make(id: string): Drawn {

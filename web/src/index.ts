@@ -43,6 +43,8 @@ let target: Pointed | null = null;
 let lines: readonly Pair[] = [];
 let byPair = new Map<string, Pair>();
 let isResorting = false;
+/** Of what was said last to who cannot see it. */
+let told = "";
 
 const scenes = new Scenes();
 const tooltip = new Tooltip(byId("tooltip"));
@@ -236,7 +238,11 @@ function tellState(): void {
   if (trouble !== null) setText(banner, broken ?? failureText(trouble, poll.age(), sample !== null));
   const quiet = byId("empty").hidden ? "" : (byId("nothing").textContent ?? "");
   const stopped = view.stopped ? "Stopped. " : "";
-  setText(byId("status"), trouble ?? `${stopped}${quiet || heading()}. ${byId("found").textContent ?? ""}`);
+  const [state, found] = [trouble ?? `${stopped}${quiet || heading()}. `, byId("found").textContent ?? ""];
+  // How many a search finds is said when it is made, and not again with each change of the number.
+  const news = `${state}${view.search} ${found !== ""}`;
+  if (news !== told) setText(byId("status"), trouble ?? state + found);
+  told = news;
   setText(byId("age"), view.stopped && sample ? `stopped, ${length(poll.age() / 1000)} old` : "");
 }
 

@@ -17,6 +17,11 @@ export function ring(start: number, end: number, inner: number, outer: number): 
   return `M${at(start, outer)}${turn(start, end, outer, 1)}L${at(end, inner)}${turn(end, start, inner, 0)}Z`;
 }
 
+/** From one angle to another by the middle; where they are the same, as in a ribbon that comes back, by no way. */
+function across(start: number, end: number, distance: number): string {
+  return `${Math.abs(end - start) < 1e-6 ? "L" : "Q0,0,"}${at(end, distance)}`;
+}
+
 /**
  * From one piece of a circle to another, with a point of the length `head` at the second, in its middle: no broader
  * than long, so that a broad ribbon stays a ribbon.
@@ -28,7 +33,7 @@ export function ribbon(angles: readonly number[], radius: number, head: number):
   const before = turn(t0, middle - half, radius - head, 1);
   const point = `${before}L${at(middle, radius)}L${at(middle + half, radius - head)}`;
   const after = turn(middle + half, t1, radius - head, 1);
-  return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}Q0,0,${at(t0, radius - head)}${point}${after}Q0,0,${at(s0, radius)}Z`;
+  return `M${at(s0, radius)}${turn(s0, s1, radius, 1)}${across(s1, t0, radius - head)}${point}${after}${across(t1, s0, radius)}Z`;
 }
 
 /** From the middle of an arc to its label: in a spiral, which comes neither into the ring nor across another one. */

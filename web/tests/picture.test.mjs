@@ -39,6 +39,12 @@ test("narrow ribbons are those of d3-chord", () => {
   }
 });
 
+test("a ribbon whose ends touch has no line to the middle and back", () => {
+  assert.equal(commands(ribbon([0, 0.1, 2, 2.1], 100, 10)).match(/Q/g).length, 2);
+  assert.equal(commands(ribbon([1, 2, 0, 1], 100, 10)).match(/Q/g).length, 1);
+  assert.equal(commands(ribbon([0, 1, 1, 2], 100, 10)).match(/Q/g).length, 1);
+});
+
 test("the point of a broad ribbon is no broader than long", () => {
   const [, middle, after] = /L([-\d.]+,[-\d.]+)L([-\d.]+,[-\d.]+)A/.exec(ribbon([0, 0.1, 1, 4], 100, 10));
   const [x, y] = middle.split(",").map(Number);
