@@ -346,6 +346,14 @@ impl<'a> Process<'a> {
         step(format!("send {signal} to {}", self.name), result);
     }
 
+    /// Whether it has taken this signal over (SigCgt).
+    pub fn handles(&self, signal: Signal) -> bool {
+        let caught = self.status("SigCgt");
+        let caught = step(&caught, u64::from_str_radix(&caught, 16));
+        // The first signal is 1, the first bit 0.
+        caught >> (signal as i32 - 1) & 1 == 1
+    }
+
     /// The most memory it has had resident, in KiB (VmHWM).
     pub fn peak_memory_kib(&self) -> u64 {
         let peak = self.status("VmHWM");
