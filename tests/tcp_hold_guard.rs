@@ -10,8 +10,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use netbpf::netlink::Netlink;
@@ -20,7 +22,8 @@ use netbpf::tc::{self, Direction, Method};
 use netbpf::tcp_hold::{Held, Holder, Setup};
 use nix::libc;
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::{ForkResult, Pid, fork};
 use testbed::namespace::{Place, Veth};
 use testbed::step;
@@ -78,6 +81,11 @@ fn guard_of(holder: &Holder<'_>) -> u32 {
 
 fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn is_a_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| stat.contains("(tcp_hold_guard) Z "))
 }
 
 /// Writes until the connection is reset; how much was acknowledged of it.
@@ -424,8 +432,61 @@ fn the_end_does_not_wait_until_somebody_waits_for_the_guard() {
             wait(wire);
         });
         let guard = application.wire.hear();
-        let stat = step("look", fs::read_to_string(format!("/proc/{guard}/stat")));
-        assert!(stat.contains("(tcp_hold_guard) Z "), "{stat}");
+        assert!(is_a_zombie(guard));
+    });
+}
+
+extern "C" fn handle(_signal: i32) {}
+
+/// An application may have handlers, and timers that call them all the time.
+#[test]
+fn signals_of_the_application_disturb_nothing() {
+    let name = "signals_of_the_application_disturb_nothing";
+    let handling = SigAction::new(
+        SigHandler::Handler(handle),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing; nothing else in this process uses the signal.
+    step("handle a signal", unsafe {
+        sigaction(Signal::SIGURG, &handling)
+    });
+    in_each_network(name, |_, network, method| {
+        let (this, is_over) = (pthread_self(), AtomicBool::new(false));
+        let life = || {
+            let mut object = MaybeUninit::uninit();
+            let holder = holder(method, &mut object);
+            let guard = guard_of(&holder);
+            let listener = step("listen", TcpListener::bind((network.here, 0)));
+            step("hold what is accepted", holder.hold_accepted(&listener));
+            let address = step("own address", listener.local_addr());
+            let peer = thread::scope(|scope| {
+                let connecting = scope.spawn(|| network.connect_from_peer(address));
+                testbed::joined(connecting)
+            });
+            let (stream, _) = step("accept", listener.accept());
+            let held = step("hold", holder.hold(patient(stream)));
+            write(&peer, 3000);
+            read(&held, 3000);
+            step("confirm", held.confirm(1000));
+            step("announce", held.announce());
+            step("release", held.release());
+            drop((peer, listener, holder));
+            guard
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    step("send a signal", pthread_kill(this, Signal::SIGURG));
+                    sleep(Duration::from_micros(300));
+                }
+            });
+            let ended = catch_unwind(AssertUnwindSafe(life));
+            is_over.store(true, Ordering::Relaxed);
+            let guard = ended.unwrap_or_else(|panic| resume_unwind(panic));
+            // The end has waited for it.
+            assert!(!is_there(guard) || is_a_zombie(guard));
+        });
     });
 }
 

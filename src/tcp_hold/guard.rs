@@ -5,7 +5,7 @@
 //! application is long dead, and so is what the kernel acknowledges without a socket.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread::sleep;
@@ -100,13 +100,27 @@ impl Guard {
     /// Lets it end, when nothing is held any more. Says whether that is so now.
     pub fn end(mut self) -> Result<bool> {
         self.wire.shutdown(std::net::Shutdown::Write)?;
-        let is_held = self.wire.read(&mut [0]).context("wait for the guard")? > 0;
+        let is_held = hear(&mut self.wire)
+            .context("wait for the guard")?
+            .is_some();
         // Its end of the wire is closed before the rest of it is gone.
         let deadline = Instant::now() + ANSWERS_WITHIN;
         while !is_held && has_anything(self.pid) && Instant::now() < deadline {
             sleep(Duration::from_millis(1));
         }
         Ok(!is_held)
+    }
+}
+
+/// A word, or the end. A read that has a bound in time is not made again by itself after a signal.
+fn hear(wire: &mut UnixStream) -> io::Result<Option<u8>> {
+    let mut word = [0];
+    loop {
+        match wire.read(&mut word) {
+            Ok(length) => return Ok((length > 0).then_some(word[0])),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -144,8 +158,7 @@ fn guard(mut wire: UnixStream, posts: &mut Vec<Post>, accounts: &Accounts) -> Re
     keep_only(&[Cap::Bpf, Cap::NetAdmin], Scope::Process)?;
     wire.write_all(&std::process::id().to_ne_bytes())?;
 
-    let mut word = [0];
-    if matches!(wire.read(&mut word), Ok(1)) && word == [ANOTHER_STANDS] {
+    if matches!(hear(&mut wire), Ok(Some(ANOTHER_STANDS))) {
         // SAFETY: as above; the posts are not this one's any more.
         unsafe { libc::_exit(0) }
     }
