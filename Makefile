@@ -31,7 +31,7 @@ PACKAGES := web/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help needs web build run check check-long lint test test-long test-web bench bench-compare performance \
-        install clean screenshots verifier deb check-deb check-units check-fresh check-kernels fuzz
+        install clean screenshots verifier deb check-deb check-units check-fresh check-kernels fuzz soak
 
 help:
 	@echo 'make run          build, then run neighbor_sharing (EXAMPLE=other_tool, ARGS="--wan eth0 ...");'
@@ -42,6 +42,7 @@ help:
 	@echo 'make check-kernels'
 	@echo '                  tests in stock kernels of Debian, emulated, minutes for each (KERNELS="6.1 ...")'
 	@echo 'make fuzz         parsers with made-up inputs, an hour in all (FUZZ_SECONDS=600, TARGETS="http netlink ...")'
+	@echo 'make soak         all five tools under traffic for HOURS=1: what they take stays what it was'
 	@echo 'make build        release binaries: $(BINARIES);'
 	@echo '                  their man pages and completions'
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
@@ -120,6 +121,11 @@ bench-compare: web
 
 performance: web
 	@packaging/bench write
+
+# A recorded hour is in docs/reliability.md.
+soak: web
+	@packaging/install-needs test
+	@NETBPF_SOAK_HOURS=$(or $(HOURS),1) packaging/run-tests --release --test soak -- --nocapture
 
 screenshots: web
 	@packaging/install-needs test

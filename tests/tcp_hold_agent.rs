@@ -1,93 +1,30 @@
 //! The agent, as programs without any privilege use it.
 
+mod agent_control;
 mod held_agent;
 mod held_peer;
 
-use std::array::from_fn;
 use std::fs;
-use std::io::{ErrorKind, IoSlice, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg,
-    socket,
-};
 use testbed::step;
 
+use agent_control::{Control, accepted};
 use held_agent::{Agent, SOCKET};
-use held_peer::{
-    Network, WITHIN, assert_stays, in_each_network, patient, read, unacknowledged, until, write,
-};
-
-/// An application's control connection.
-struct Control(OwnedFd);
-
-impl Control {
-    fn open() -> Control {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let wire = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
-        let wire = step("open a socket", wire);
-        let address = step("name it", UnixAddr::new(SOCKET));
-        until("the agent listens", || {
-            connect(wire.as_raw_fd(), &address).is_ok()
-        });
-        Control(wire)
-    }
-
-    /// The answer to these bytes.
-    fn say(&self, bytes: &[u8], descriptors: &[RawFd]) -> [u8; 24] {
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let rights = if descriptors.is_empty() {
-            &[]
-        } else {
-            &rights[..]
-        };
-        let parts = [IoSlice::new(bytes)];
-        let sent = sendmsg::<()>(self.0.as_raw_fd(), &parts, rights, MsgFlags::empty(), None);
-        step("ask", sent);
-        let mut answer = [0; 24];
-        let length = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty());
-        assert_eq!(step("hear", length), 24);
-        answer
-    }
-
-    /// Error, handle, confirmed, promised.
-    fn ask(&self, verb: u8, handle: u32, bytes: u64, fds: &[RawFd]) -> (u16, u32, u64, u64) {
-        let mut request = vec![1, verb, 0, 0];
-        request.extend(handle.to_be_bytes());
-        request.extend(bytes.to_be_bytes());
-        let answer = self.say(&request, fds);
-        assert_eq!(answer[..2], [1, verb]);
-        let number = |at: usize| u64::from_be_bytes(from_fn(|place| answer[at + place]));
-        (
-            u16::from_be_bytes([answer[2], answer[3]]),
-            u32::from_be_bytes(from_fn(|place| answer[4 + place])),
-            number(8),
-            number(16),
-        )
-    }
-}
-
-/// A connection whose bytes are held from the first one on, and the peer's end of it.
-fn accepted(network: &Network, control: &Control) -> (TcpStream, TcpStream) {
-    let listener = step("listen", TcpListener::bind((network.here, 0)));
-    assert_eq!(control.ask(6, 0, 0, &[listener.as_raw_fd()]), (0, 0, 0, 0));
-    let peer = network.connect_from_peer(step("address", listener.local_addr()));
-    let (stream, _) = step("accept", listener.accept());
-    (patient(stream), peer)
-}
+use held_peer::{WITHIN, assert_stays, in_each_network, read, unacknowledged, until, write};
 
 #[test]
 fn every_verb_does_what_the_document_says() {
     let name = "every_verb_does_what_the_document_says";
     in_each_network(name, |sandbox, network, method| {
         let agent = Agent::start(sandbox, method);
-        let control = Control::open();
+        let control = Control::open(SOCKET);
         let (stream, peer) = accepted(network, &control);
         write(&peer, 3000);
         read(&stream, 500);
@@ -134,7 +71,7 @@ fn what_is_not_in_the_document_is_refused() {
     let name = "what_is_not_in_the_document_is_refused";
     in_each_network(name, |sandbox, network, method| {
         let agent = Agent::start(sandbox, method);
-        let control = Control::open();
+        let control = Control::open(SOCKET);
         let (stream, _peer) = accepted(network, &control);
         let fd = stream.as_raw_fd();
         let error = |bytes: &[u8], fds: &[RawFd]| control.say(bytes, fds)[3];
@@ -151,7 +88,7 @@ fn what_is_not_in_the_document_is_refused() {
         assert_eq!(error(&ask, &[fd]), 2, "a socket that nobody asked for");
         let file = step("open a file", fs::File::open("/proc/version"));
         assert_eq!(error(&hold, &[file.as_raw_fd()]), 6, "no socket at all");
-        assert_eq!(error(&hold, &[control.0.as_raw_fd()]), 6, "not TCP");
+        assert_eq!(error(&hold, &[control.as_raw_fd()]), 6, "not TCP");
         let foreign = network.peer.run(|| TcpListener::bind(("0.0.0.0", 0)));
         let foreign = step("listen elsewhere", foreign);
         assert_eq!(error(&hold, &[foreign.as_raw_fd()]), 4);
@@ -182,7 +119,7 @@ fn the_end_of_the_control_connection_closes_what_came_by_it() {
     let name = "the_end_of_the_control_connection_closes_what_came_by_it";
     in_each_network(name, |sandbox, network, method| {
         let agent = Agent::start(sandbox, method);
-        let (control, other) = (Control::open(), Control::open());
+        let (control, other) = (Control::open(SOCKET), Control::open(SOCKET));
         let hold = |control: &Control, bytes| {
             let (stream, peer) = accepted(network, control);
             write(&peer, bytes);
@@ -224,7 +161,7 @@ fn what_was_held_by_a_killed_agent_stays_held() {
     let name = "what_was_held_by_a_killed_agent_stays_held";
     in_each_network(name, |sandbox, network, method| {
         let agent = Agent::start(sandbox, method);
-        let control = Control::open();
+        let control = Control::open(SOCKET);
         let (stream, peer) = accepted(network, &control);
         write(&peer, 3000);
         let (error, handle, ..) = control.ask(1, 0, 0, &[stream.as_raw_fd()]);
@@ -253,10 +190,10 @@ fn without_descriptors_it_waits() {
         limited.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]);
         limited.arg(agent.get_program()).args(agent.get_args());
         let agent = Agent::run(sandbox, limited);
-        let mut controls = vec![Control::open()];
+        let mut controls = vec![Control::open(SOCKET)];
         let (stream, _peer) = accepted(network, &controls[0]);
         // More than it may open files.
-        controls.extend((0..45).map(|_| Control::open()));
+        controls.extend((0..45).map(|_| Control::open(SOCKET)));
         until("it says so", || {
             agent.process.stderr().contains("accept an application")
         });
