@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+pub mod capture;
 pub mod cidr;
 mod ending;
 mod grace;
