@@ -2,9 +2,12 @@
 
 #![deny(missing_docs)]
 
+pub mod capture;
 pub mod cidr;
 mod ending;
+pub mod explain;
 mod grace;
+pub mod ground;
 pub mod http;
 pub mod load;
 pub mod mac;

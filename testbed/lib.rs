@@ -7,7 +7,7 @@
 //! example those of a [`line`](mod@line), a [`tun`] device is an interface without Ethernet, [`netserver`]
 //! stands in for a program that may not be there. [`attaching`] says how a kernel can attach programs, [`bpf`] watches what
 //! it frees late, [`interrupted`] kills a program or lets it fail at any of its steps, [`others`] are programs of somebody else, [`threads`] are those of the test itself, [`offload`]
-//! says what an interface does for the kernel.
+//! says what an interface does for the kernel, [`capture`] writes captures.
 //!
 //! Nothing here returns an error: a step that fails panics with its name, because that is what a
 //! test has to say about it.
@@ -16,6 +16,7 @@
 
 pub mod attaching;
 pub mod bpf;
+pub mod capture;
 pub mod cpus;
 pub mod document;
 pub mod interrupted;

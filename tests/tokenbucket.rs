@@ -1,5 +1,6 @@
 //! The BPF program of tokenbucket, one packet at a time, by BPF_PROG_TEST_RUN: verdicts, what is known
-//! of each flow, and every counter. Time is the test's own, but for one test of the real clocks.
+//! of each flow, and every counter. Time is the test's own, but for one test of the real clocks. And captures through
+//! the tool itself: `--explain`.
 //!
 //! What BPF_PROG_TEST_RUN cannot do is left to real traffic: packets whose headers the driver left in
 //! fragments (`linearise`), and tags in the metadata.
@@ -13,6 +14,8 @@ mod document;
 mod documented;
 #[path = "tokenbucket/engine.rs"]
 mod engine;
+#[path = "tokenbucket/explained.rs"]
+mod explained;
 #[path = "tokenbucket/frames.rs"]
 mod frames;
 #[path = "tokenbucket/generated.rs"]

@@ -130,6 +130,7 @@ pub fn all() -> [Tool; 6] {
             parse: tokenbucket::Arguments::command,
             usage: "tokenbucket [--demo] [OPTIONS]\n\
                     tokenbucket --iface IF... [--pin] [OPTIONS]\n\
+                    tokenbucket --explain PCAP [OPTIONS]\n\
                     tokenbucket set --iface IF [--tokens N] [--rate RATE] [--burst SIZE]\n\
                     tokenbucket status|detach --iface IF",
             sections: &[
@@ -158,6 +159,10 @@ pub fn all() -> [Tool; 6] {
                 (
                     "sudo tokenbucket --iface eth0 --rate 1mbit --burst 32kb --key src/24,/56",
                     "Lets every network of that size send 1 Mbit/s:",
+                ),
+                (
+                    "sudo tokenbucket --explain yesterday.pcap --rate 20/s",
+                    "Says of each packet of a capture what would become of it, and why:",
                 ),
                 (
                     "sudo tokenbucket set --iface eth0 --rate 2mbit",

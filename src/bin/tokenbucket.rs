@@ -8,11 +8,10 @@ use anyhow::Result;
 use netbpf::failure::{self, say};
 use netbpf::metrics::Exporter;
 use netbpf::netlink::LinkWatch;
-use netbpf::port;
-use netbpf::preflight;
 use netbpf::privilege::{self, Scope};
 use netbpf::session::{self, Event, Session};
-use netbpf::tokenbucket::{Arguments, Attached, Metering, Reporter, Simulation, labels};
+use netbpf::tokenbucket::{Arguments, Attached, Metering, Reporter, Simulation, explain, labels};
+use netbpf::{port, preflight};
 
 const NAME: &str = "tokenbucket";
 
@@ -26,8 +25,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let machine = arguments.machine()?;
     if arguments.show_xfsm {
-        writeln!(io::stdout(), "{machine}")?;
-        return Ok(());
+        return Ok(writeln!(io::stdout(), "{machine}")?);
+    }
+    if let Some(capture) = &arguments.explain {
+        return explain(arguments, capture);
     }
     let mut session = Session::start(arguments.session())?;
     arguments.common.quieten_libbpf();

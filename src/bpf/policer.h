@@ -72,6 +72,18 @@ static __always_inline enum verdict police_at(__u64 *paid_until, __u64 cost_per_
 	return CONTENDED;
 }
 
+/* What police_at looks at, for those who ask why: by how much a packet exceeds the burst, in units; 0 and less:
+ * so much room it leaves. */
+static __always_inline __s64 beyond_burst(__u64 paid_until, __u64 cost_per_byte, __u64 burst,
+					  __u32 bytes, __u64 now)
+{
+	__u64 cost = (bytes * cost_per_byte + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
+	__u64 weight = cost < burst ? cost : burst;
+	__u64 from = (__s64)(paid_until - now) > 0 ? paid_until : now;
+
+	return from - now + weight - burst;
+}
+
 static __always_inline enum verdict police(struct bucket *bucket, __u32 bytes, __u64 now)
 {
 	if (!bucket->cost)

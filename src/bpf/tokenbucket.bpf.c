@@ -23,6 +23,7 @@
 #include "nets.h"
 #include "parse.h"
 #include "policer.h"
+#include "trace.h"
 #include "xfsm.h"
 
 /* The first cells: flows that found the table full share them, chosen by hash. */
@@ -58,11 +59,29 @@ enum flow_of {
 	BY_5TUPLE,
 };
 
+/* Why a packet passed or was dropped (trace.h). */
+enum reason {
+	NOT_IP,  /* passed, not metered; so are the next three */
+	CONTROL, /* neighbour discovery, MLD, IGMP */
+	EXEMPT,
+	MALFORMED,
+	NO_TRANSPORT, /* dropped: the machine looks behind the IP header, and that cannot be followed */
+	BY_ROW, /* what the machine's row says; detail is its number, figure the register's age in ns */
+	WITHOUT_ROW, /* passed: the machine has no such row; likewise */
+	BY_BYTES,    /* figure: see beyond_burst */
+	LOST_RACE,   /* dropped */
+	NO_CELL,     /* dropped: never */
+};
+
+/* And what holds beside that. */
+#define NEW_FLOW 1   /* nothing was known of it */
+#define TABLE_FULL 2 /* the flow found no room */
+
 #define NEEDED_BY_KEY 1
 #define NEEDED_BY_MACHINE 2
 
 /* Of what user space reads here and in the maps; to be raised whenever that changes. */
-#define LAYOUT 1
+#define LAYOUT 2
 
 /* What is the same as long as the program is loaded. Flags are bytes: 0 or 1. */
 const volatile struct knobs {
@@ -87,6 +106,10 @@ const volatile struct knobs {
 	__u32 seed;
 	/* Cells behind those for overflow: --max-entries. */
 	__u32 flows;
+	/* enum tracing: of which packets the program says what became of them and why. */
+	__u32 tracing;
+	/* Of dropped packets one in so many is told; 0: each. */
+	__u32 trace_one_in;
 } knobs = {
 	.layout = LAYOUT,
 	.flows = DEFAULT_FLOWS,
@@ -151,6 +174,8 @@ struct rulebook {
 };
 
 __u64 virtual_now;
+/* Of a packet of which not all is there: bytes that it had; 0: those that are there. */
+__u32 virtual_length;
 /* What read_clock found. */
 __u64 clock_ticks;
 __u64 clock_ns;
@@ -459,19 +484,55 @@ static __always_inline struct cell *enter(const struct wide_flow_key *key, __u64
 /* Not an action: the cell was taken back from the flow in this very moment. */
 #define TAKEN_BACK 0xff
 
+/* The row that a step has taken. */
+static __always_inline void note_step(struct ground *ground, const struct step *step)
+{
+	if (!knobs.tracing)
+		return;
+	ground->reason = step->action == NO_ROW ? WITHOUT_ROW : BY_ROW;
+	ground->detail = step->row;
+	ground->figure = step->age;
+}
+
+/* The bytes that there was room for. Another CPU may take some of it before the verdict. */
+static __always_inline void note_bytes(struct ground *ground, const struct rule *rule,
+				       const struct cell *cell, const struct facts *facts)
+{
+	if (!knobs.tracing)
+		return;
+	ground->reason = BY_BYTES;
+	ground->figure = beyond_burst(*(volatile __u64 *)&cell->word, rule->cost, rule->burst,
+				      facts->length, facts->now * UNITS_PER_NS);
+}
+
+static __always_inline void note(struct ground *ground, enum reason reason)
+{
+	if (knobs.tracing)
+		ground->reason = reason;
+}
+
+static __always_inline void note_flag(struct ground *ground, __u8 flag)
+{
+	if (knobs.tracing)
+		ground->flags |= flag;
+}
+
 /* What becomes of the packet by what is known of its flow. */
 static __always_inline __u32 judge(const struct rule *rule, struct cell *cell,
-				   const struct facts *facts)
+				   const struct facts *facts, struct ground *ground)
 {
 	if (knobs.polices_bytes) {
 		enum verdict verdict;
 
 		if (!cell->word)
 			return TAKEN_BACK;
+		note_bytes(ground, rule, cell, facts);
 		verdict = police_at(&cell->word, rule->cost, rule->burst, facts->length,
 				    facts->now * UNITS_PER_NS);
-		if (verdict == CONTENDED)
+		if (verdict == CONTENDED) {
+			note(ground, LOST_RACE);
 			COUNT(lost_race);
+		}
 		return verdict == CONFORMS ? FORWARD : DISCARD;
 	}
 	for (int i = 0; i < MAX_ATTEMPTS; i++) {
@@ -482,9 +543,12 @@ static __always_inline __u32 judge(const struct rule *rule, struct cell *cell,
 			return TAKEN_BACK;
 		step = step_of(&machine, &rule->xfsm, seen, facts);
 		if (step.word == seen ||
-		    __sync_val_compare_and_swap(&cell->word, seen, step.word) == seen)
+		    __sync_val_compare_and_swap(&cell->word, seen, step.word) == seen) {
+			note_step(ground, &step);
 			return step.action;
+		}
 	}
+	note(ground, LOST_RACE);
 	COUNT(lost_race);
 	return DISCARD;
 }
@@ -501,16 +565,16 @@ static __always_inline void count_flow(struct cell *cell, const struct facts *fa
  * it so with a later packet, about which the machine may say nothing. */
 static __always_inline __u32 judge_entered(const struct rule *rule, struct cell *cell,
 					   const struct facts *facts, const struct step *step,
-					   bool is_entered)
+					   bool is_entered, struct ground *ground)
 {
 	if (is_entered && !knobs.polices_bytes)
 		return step->action;
-	return judge(rule, cell, facts);
+	return judge(rule, cell, facts, ground);
 }
 
 /* The rare way: a flow that has no cell. One that would begin anew with its next packet needs none. */
 static __noinline int judge_unknown(const struct rule *rule, const struct wide_flow_key *key,
-				    const struct facts *facts)
+				    const struct facts *facts, struct ground *ground)
 {
 	struct step step = {};
 	struct cell *cell;
@@ -518,13 +582,15 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	__u64 fresh;
 	__u32 action;
 
-	if (!rule || !key || !facts)
+	if (!rule || !key || !facts || !ground)
 		return NO_ROW;
+	note_flag(ground, NEW_FLOW);
 	if (knobs.polices_bytes) {
 		step.word = facts->now * UNITS_PER_NS;
 	} else {
 		fresh = fresh_word(&machine, &rule->xfsm, facts->now);
 		step = step_of(&machine, &rule->xfsm, fresh, facts);
+		note_step(ground, &step);
 		if (step.action == NO_ROW)
 			return NO_ROW;
 		if (step.word == fresh && -rule->xfsm.fresh >= rule->xfsm.forget)
@@ -532,22 +598,28 @@ static __noinline int judge_unknown(const struct rule *rule, const struct wide_f
 	}
 	step.word = step.word ?: 1; /* 0 is nobody's */
 	cell = enter(key, step.word, &is_entered);
-	action = cell ? judge_entered(rule, cell, facts, &step, is_entered) : TAKEN_BACK;
+	action = cell ? judge_entered(rule, cell, facts, &step, is_entered, ground) : TAKEN_BACK;
 	if (action == TAKEN_BACK) {
+		note_flag(ground, TABLE_FULL);
 		COUNT(overflowed);
 		if (!knobs.polices_bytes && !machine.shares_overflow)
 			return step.action;
 		cell = overflow_cell(key, step.word, &is_entered);
-		action = cell ? judge_entered(rule, cell, facts, &step, is_entered) : DISCARD;
-		if (action == TAKEN_BACK) /* never: nobody takes these back */
+		action = TAKEN_BACK;
+		if (cell)
+			action = judge_entered(rule, cell, facts, &step, is_entered, ground);
+		if (action == TAKEN_BACK) { /* never: nobody takes these back */
+			note(ground, NO_CELL);
 			action = DISCARD;
+		}
 	}
 	if (cell)
 		count_flow(cell, facts, action);
 	return action;
 }
 
-static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
+static __always_inline int decide(struct __sk_buff *skb, enum link_layer link,
+				  struct ground *ground)
 {
 	const struct rule *rule = &rulebook.rules[rulebook.in_use & 1];
 	struct wide_flow_key key;
@@ -559,19 +631,24 @@ static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
 	__u32 zero = 0, action;
 
 	if (parse_packet(skb, link, &packet) == PARSE_FAILED) {
+		note(ground, MALFORMED);
 		COUNT(malformed);
 		return PASS_ON;
 	}
 	if (!packet.ip_version || is_control(skb, &packet)) {
+		note(ground, packet.ip_version ? CONTROL : NOT_IP);
 		COUNT(not_ip);
 		return PASS_ON;
 	}
 	if (knobs.have_exempt_nets && (is_in(&exempt_nets, &packet, &packet.source) ||
 				       is_in(&exempt_nets, &packet, &packet.destination))) {
+		note(ground, EXEMPT);
 		COUNT(exempt);
 		return PASS_ON;
 	}
 	wire = wire_size(skb, &packet);
+	if (knobs.tracing == TRACE_ALL && virtual_length)
+		wire.bytes = virtual_length - packet.tag_bytes;
 	facts.now = now_of(rule);
 	facts.length = wire.bytes;
 	facts.packets = knobs.counts_segments ? wire.segments : 1;
@@ -580,15 +657,16 @@ static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
 		parse_transport(skb, &packet, &facts, &key);
 	key_of(&packet, &key);
 	if (knobs.needs_transport & NEEDED_BY_MACHINE && facts.protocol == PARSE_FAILED) {
+		note(ground, NO_TRANSPORT);
 		COUNT(malformed);
 		action = DISCARD;
 		goto count;
 	}
 
 	cell = find(&key);
-	action = cell ? judge(rule, cell, &facts) : TAKEN_BACK;
+	action = cell ? judge(rule, cell, &facts, ground) : TAKEN_BACK;
 	if (action == TAKEN_BACK)
-		action = judge_unknown(rule, &key, &facts);
+		action = judge_unknown(rule, &key, &facts, ground);
 	else
 		count_flow(cell, &facts, action);
 
@@ -605,7 +683,22 @@ count:
 	}
 	counts->dropped.packets += facts.packets;
 	counts->dropped.bytes += wire.bytes;
+	if (knobs.tracing)
+		ground->verdict = knobs.dry_run ? TRACE_WOULD_DROP : TRACE_DROPPED;
 	return knobs.dry_run ? PASS_ON : DROP;
+}
+
+static __always_inline int meter(struct __sk_buff *skb, enum link_layer link)
+{
+	struct ground ground;
+	int verdict;
+
+	if (knobs.tracing)
+		__builtin_memset(&ground, 0, sizeof(ground));
+	verdict = decide(skb, link, &ground);
+	if (knobs.tracing == TRACE_ALL || (knobs.tracing && ground.verdict != TRACE_PASSED))
+		trace(skb, &ground, knobs.tracing, knobs.trace_one_in);
+	return verdict;
 }
 
 /* In the section that tc looks for when it is told none. */

@@ -103,6 +103,8 @@ struct facts {
 struct step {
 	__u64 word;
 	__u32 action;
+	__u32 row; /* for those who ask why */
+	__s64 age; /* as the conditions saw it */
 };
 
 static __always_inline __u64 word_of(__u64 state, __u64 time)
@@ -165,6 +167,7 @@ static __always_inline struct step step_of(const volatile struct machine *machin
 		further = (facts->packets - 1) * figures->segment;
 		age -= further < figures->forget ? further : figures->forget;
 	}
+	step.age = age;
 
 #pragma unroll
 	for (int i = 0; i < MOST_CONDITIONS; i++) {
@@ -194,6 +197,7 @@ static __always_inline struct step step_of(const volatile struct machine *machin
 	 * verifiers do not see it. */
 	index = ROW_OF(word >> REGISTER_BITS, conditions);
 	asm volatile("%0 &= %1" : "+r"(index) : "i"(ROWS - 1));
+	step.row = index;
 	step.action = machine->rows[index].action;
 	if (step.action == NO_ROW)
 		return step;

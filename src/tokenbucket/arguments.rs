@@ -10,6 +10,7 @@ use super::key::Key;
 use super::machine::Machine;
 use super::rule::{Pace, Rule};
 use crate::Failure;
+use crate::ground::Tracing;
 use crate::netlink::Netlink;
 use crate::options::Common;
 use crate::port::{self, Port};
@@ -69,6 +70,12 @@ pub struct Arguments {
     /// Another state machine: its TOML file, or port_knocking
     #[arg(long, value_name = "FILE")]
     pub xfsm: Option<String>,
+
+    /// Run a capture (pcap or pcapng; -: standard input) through the program, and say of each packet what
+    /// becomes of it and why; nothing is attached
+    #[arg(long, value_name = "PCAP", conflicts_with_all = ["demo", "iface", "interval", "duration",
+          "confirm", "attach", "before", "after", "metrics"])]
+    pub explain: Option<String>,
 
     /// Print the state machine, then end
     #[arg(long)]
@@ -242,6 +249,14 @@ impl Arguments {
         self.pin || self.pin_legacy
     }
 
+    /// Of which packets the program is to say what became of them.
+    fn tracing(&self) -> Tracing {
+        match self.explain {
+            Some(_) => Tracing::All,
+            None => Tracing::Nothing,
+        }
+    }
+
     /// What ends the run, and how often it wakes.
     pub fn session(&self) -> session::Options {
         session::Options {
@@ -265,7 +280,7 @@ impl Arguments {
         if self.command.is_some() || self.pinned() {
             // Programs and maps of others are opened by their ids.
             &[Cap::Bpf, Cap::Perfmon, Cap::NetAdmin, Cap::SysAdmin]
-        } else if self.simulated() {
+        } else if self.explain.is_none() && self.simulated() {
             &[
                 Cap::Bpf,
                 Cap::Perfmon,
@@ -328,6 +343,7 @@ impl Arguments {
             max_entries: self.max_entries,
             exempt: self.common.exempt.clone(),
             dry_run: self.common.dry_run,
+            tracing: self.tracing(),
         })
     }
 }

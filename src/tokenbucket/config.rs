@@ -8,6 +8,7 @@ use super::key::Key;
 use super::machine::Machine;
 use super::rule::Rule;
 use crate::cidr::Cidr;
+use crate::ground::Tracing;
 use crate::netlink::{Link, Netlink};
 use crate::notation::grouped;
 use crate::port::Port;
@@ -34,6 +35,8 @@ pub struct Config {
     pub exempt: Vec<Cidr>,
     /// Counts what would be dropped, drops nothing.
     pub dry_run: bool,
+    /// Of which packets the program says what became of them and why.
+    pub tracing: Tracing,
 }
 
 impl Config {

@@ -19,7 +19,7 @@ use crate::map_value;
 /// Cells below this one are shared by flows that found no room (`OVERFLOW_CELLS` of the BPF program).
 pub const OVERFLOW_CELLS: u32 = 4096;
 /// `LAYOUT` of the BPF program.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// The kernel cuts names off.
 const LONGEST_NAME: usize = 15;
 

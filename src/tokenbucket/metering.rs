@@ -13,11 +13,14 @@ use super::key::By;
 use super::label::{self, STEM};
 use super::maps::{Maps, OVERFLOW_CELLS};
 use super::pins::Pins;
+use super::reason::Reasons;
 use super::rule::Rule;
 use super::skeleton::{OpenTokenbucketSkel, TokenbucketSkel, TokenbucketSkelBuilder, types};
 use super::stretch::stretch;
 use super::sweep::{self, Sweeper};
 use crate::Failure;
+use crate::explain::Runner;
+use crate::ground::{self, Tracing};
 use crate::load::{load, run_once};
 use crate::map_value;
 use crate::netlink::Netlink;
@@ -59,7 +62,8 @@ impl<'obj> Metering<'obj> {
         let programs: Vec<String> = config.ports.iter().map(|port| port.program(STEM)).collect();
         for mut program in open.open_object_mut().progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            program.set_autoload(programs.contains(&name) || name == "read_clock");
+            let is_explained = config.tracing == Tracing::All && name == STEM;
+            program.set_autoload(programs.contains(&name) || is_explained || name == "read_clock");
         }
         let skeleton = load(open).context("load the BPF program")?;
         let maps = Maps::among(handles(&skeleton)?)?;
@@ -67,6 +71,10 @@ impl<'obj> Metering<'obj> {
             .rule
             .figures(&config.machine, config.count_segments, tick)?;
         figures.ns_at_tick_0 = ns_at_tick_0(&skeleton, tick)?;
+        if config.tracing == Tracing::All {
+            // A capture's times are exact.
+            figures.ns_per_tick = 0;
+        }
         maps.begin_with(figures)?;
         if predecessor.is_some() {
             sweep::recover(&maps)?;
@@ -201,6 +209,45 @@ impl<'obj> Metering<'obj> {
         &self.sweeper
     }
 
+    /// Why it decides as it does.
+    pub(super) fn reasons(&self) -> Result<Reasons> {
+        let Config {
+            machine,
+            count_segments,
+            rule,
+            ..
+        } = &self.config;
+        Ok(Reasons::new(
+            machine,
+            *count_segments,
+            *rule,
+            &self.maps.figures()?,
+        )?)
+    }
+
+    /// What runs it on packets of a capture.
+    pub(super) fn runner<'run>(
+        &self,
+        object: &'run mut MaybeUninit<OpenObject>,
+    ) -> Result<Runner<'run>> {
+        Runner::new(
+            self.program(STEM),
+            &self.skeleton.maps.trace_records,
+            object,
+        )
+    }
+
+    /// Sets its clock, and the bytes that the next packet had.
+    pub(super) fn set_moment(&mut self, now: u64, length: u32) {
+        if let Some(bss) = self.skeleton.maps.bss_data.as_mut() {
+            // SAFETY: integers of the BPF program's globals, mapped as long as the skeleton lives.
+            unsafe {
+                (&raw mut bss.virtual_now).write_volatile(now);
+                (&raw mut bss.virtual_length).write_volatile(length);
+            }
+        }
+    }
+
     /// Takes the program off again. Counters can still be read.
     pub fn detach(&mut self) {
         self.attachments.clear();
@@ -276,6 +323,17 @@ fn size_maps(open: &mut OpenTokenbucketSkel<'_>, config: &Config) -> Result<()> 
     unused.set_max_entries(1)?;
     maps.cells.set_max_entries(OVERFLOW_CELLS + entries)?;
     maps.free_cells.set_max_entries(entries)?;
+    if config.tracing == Tracing::Nothing {
+        for map in [
+            &mut maps.trace_records,
+            &mut maps.trace_counts,
+            &mut maps.trace_limit,
+        ] {
+            map.set_autocreate(false)?;
+        }
+    } else {
+        maps.trace_records.set_max_entries(ground::ROOM)?;
+    }
     Ok(())
 }
 
@@ -287,6 +345,7 @@ fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> 
     let needed_by_key = u8::from(config.key.by == By::Tuple);
     let needed_by_machine = u8::from(compiled.needs_transport && !polices_bytes) << 1;
     let (mask4, mask6) = config.key.masks();
+    let (tracing, trace_one_in) = config.tracing.knobs();
     rodata.machine = compiled.machine;
     rodata.knobs = types::knobs {
         by: config.key.by as u8,
@@ -295,6 +354,9 @@ fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> 
         counts_segments: config.count_segments.into(),
         needs_transport: needed_by_key | needed_by_machine,
         dry_run: config.dry_run.into(),
+        virtual_clock: (config.tracing == Tracing::All).into(),
+        tracing,
+        trace_one_in,
         have_exempt_nets: (!config.exempt.is_empty()).into(),
         mask4,
         mask6,

@@ -149,6 +149,8 @@ where
     let programs = programs.collect();
     let maps = object.maps();
     let maps = maps.map(|map| map.name().to_string_lossy().into_owned());
+    // Those are only made where the tool is asked to tell of packets.
+    let maps = maps.filter(|name| !name.starts_with("trace_"));
     let names = Names {
         tool: tool.to_owned(),
         maps: maps.collect(),

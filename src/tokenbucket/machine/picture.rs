@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Action, Machine};
+use super::{Action, MOST_CONDITIONS, Machine, Row};
 
 /// Columns of the terminal that everybody has.
 const COLUMNS: usize = 80;
@@ -28,6 +28,27 @@ impl fmt::Display for Machine {
 }
 
 impl Machine {
+    /// The row of this number (`ROW_OF` of xfsm.h): state, conditions, and what it says.
+    pub fn taken(&self, number: u32) -> String {
+        let number = number as usize;
+        let (state, holds) = (number >> MOST_CONDITIONS, number as u8);
+        let Some(name) = self.states.get(state).map(|state| &state.name) else {
+            return format!("row {number}");
+        };
+        let mut text = format!("state {name}");
+        for (place, condition) in self.conditions.iter().enumerate() {
+            let truth = if holds >> place & 1 == 1 { "T" } else { "F" };
+            text.push_str(&format!(", {} {truth}", condition.name));
+        }
+        let mut rows = self.rows.iter();
+        let row = rows.find(|row| row.state == state && row.matches(holds));
+        if let Some(Row { outcome, .. }) = row {
+            let next = &self.states[outcome.next].name;
+            text.push_str(&format!(", then {next}"));
+        }
+        text
+    }
+
     /// Everything above the table, by the names that the file has for it. Conditions are numbered
     /// where the table has no room for their names.
     fn parts(&self, numbered: bool) -> Vec<String> {
