@@ -44,12 +44,12 @@ help:
 	@echo 'make fuzz         parsers with made-up inputs, an hour in all (FUZZ_SECONDS=600, TARGETS="http netlink ...")'
 	@echo 'make soak         all five tools under traffic for HOURS=1: what they take stays what it was'
 	@echo 'make build        release binaries: $(BINARIES);'
-	@echo '                  their man pages and completions'
+	@echo '                  their man pages and completions, their BPF objects'
 	@echo 'make web          the page of tunnel_monitor, which its binary has in it (web/dist)'
 	@echo 'make bench        cost of every program beside an empty one; start-up and memory of every tool'
 	@echo 'make bench-compare'
 	@echo '                  the same beside the figures of docs/performance.md; make performance writes them anew'
-	@echo 'make install      binaries, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make install      binaries, BPF objects, man pages, completions, units and docs into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make deb          the same as a Debian package, into $(TARGET)/debian'
 	@echo 'make check-deb    that package on a fresh Debian 12: installed, run, purged (needs root and debootstrap)'
 	@echo 'make check-units  its units, started by systemd in an emulated machine, some minutes'
@@ -77,7 +77,8 @@ $(PAGE) &: $(PACKAGES) $(PAGE_OF)
 
 # The man pages and the completions are written by a program of their own, from the same command lines.
 build: web
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) build --release --locked --workspace --bins --message-format=json-render-diagnostics | \
+		packaging/bpf-objects "$(TARGET)/bpf"
 	@rm -rf "$(TARGET)/manual"
 	@"$(TARGET)/release/manual" "$(TARGET)/manual" "$(DAY)"
 
@@ -140,7 +141,7 @@ verifier: web
 
 # Copies only: a root that installs must not build. Units are told where the binaries are.
 install:
-	@test -d "$(TARGET)/manual" || { echo "make install: run 'make build' first" >&2; exit 1; }
+	@test -d "$(TARGET)/manual" && test -d "$(TARGET)/bpf" || { echo "make install: run 'make build' first" >&2; exit 1; }
 	@for binary in $(BINARIES); do \
 		test -x "$(TARGET)/release/$$binary" || { echo "make install: run 'make build' first" >&2; exit 1; }; \
 		install -D -m 755 "$(TARGET)/release/$$binary" "$(DESTDIR)$(PREFIX)/bin/$$binary" || exit 1; \
@@ -152,6 +153,7 @@ install:
 		install -m 644 "$$@" "$$folder"; \
 		echo "$$folder: $$# files"; \
 	}; \
+	into "$(PREFIX)/lib/netbpf/bpf" "$(TARGET)"/bpf/*.bpf.o; \
 	into "$(PREFIX)/share/man/man8" "$(TARGET)"/manual/man8/*; \
 	into "$(BASH_COMPLETIONS)" "$(TARGET)"/manual/bash/*; \
 	into "$(ZSH_COMPLETIONS)" "$(TARGET)"/manual/zsh/*; \

@@ -2,6 +2,9 @@
 //! of a module. Sees to it that tunnel_monitor's page is there, which is built by npm.
 //!
 //! `tests/bpf` holds programs that only tests and benchmarks load; they take the same way.
+//!
+//! The objects themselves stay beside the skeletons, `$OUT_DIR/X.bpf.o`: `packaging/bpf-objects` takes those of
+//! `src/bpf` from there.
 
 use std::env;
 use std::fs;
@@ -38,7 +41,7 @@ fn main() -> Result<()> {
         {
             let source = entry?.path();
             if let Some(stem) = program_stem(&source) {
-                compile(&source, &out.join(format!("{stem}.generated.rs")), &arch)?;
+                compile(&source, &out, stem, &arch)?;
                 let skeleton = out.join(format!("{stem}.skel.rs"));
                 fs::write(&skeleton, wrapper(stem))
                     .with_context(|| format!("write {}", skeleton.display()))?;
@@ -80,9 +83,10 @@ mod generated {{
     )
 }
 
-fn compile(source: &Path, skeleton: &Path, arch: &str) -> Result<()> {
+fn compile(source: &Path, out: &Path, stem: &str, arch: &str) -> Result<()> {
     SkeletonBuilder::new()
         .source(source)
+        .obj(out.join(format!("{stem}.bpf.o")))
         .clang_args([
             "-mcpu=v3", // 5.12: atomics that return what was there
             "-Wall",
@@ -91,7 +95,7 @@ fn compile(source: &Path, skeleton: &Path, arch: &str) -> Result<()> {
             "-Isrc/bpf",
             &format!("-I/usr/include/{arch}-linux-gnu"), // asm/types.h on Debian's multiarch
         ])
-        .build_and_generate(skeleton)
+        .build_and_generate(out.join(format!("{stem}.generated.rs")))
         .with_context(|| {
             format!(
                 "compile {}: clang, libelf-dev and libc6-dev are needed (`make build` installs them)",

@@ -5,6 +5,8 @@
 mod broadcasts;
 #[path = "vlan_learning/directory.rs"]
 mod directory;
+#[path = "vlan_learning/generated.rs"]
+mod generated;
 #[path = "vlan_learning/lost.rs"]
 mod lost;
 #[path = "vlan_learning/moves.rs"]

@@ -12,6 +12,7 @@
 /* Every tunnel is named by the UDP port or IP protocol that it comes by. IPPROTO_IPIP (4), IPPROTO_IPV6
  * (41), IPPROTO_GRE (47) and IPPROTO_UDP are in linux/in.h. */
 #define GENEVE_PORT 6081 /* RFC 8926, 3.3 */
+#define VXLAN_PORT 4789  /* RFC 7348, 8; where no others are named */
 
 enum encap {
 	VXLAN,

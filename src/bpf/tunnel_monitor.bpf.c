@@ -14,6 +14,14 @@
 #include "tunnel.h"
 
 #define MAX_VXLAN_PORTS 8
+/* What there is room for where no loader of ours has set it: flows (a power of 2), and CPUs; on others
+ * nothing is counted. */
+#define DEFAULT_FLOWS 4096
+#define DEFAULT_CPUS 64
+#define DEFAULT_COUNTERS (DEFAULT_CPUS * DEFAULT_FLOWS)
+/* Two for each flow: most have one of their own. */
+#define DEFAULT_HINTS (2 * DEFAULT_FLOWS)
+#define DEFAULT_HINT_SHIFT (64 - 13)
 /* Headers are looked for in so many bytes, and are made linear when they are not; an IPv6 packet could have
  * 16 KB of them in eight extension headers (RFC 8504, 5.3 lets a node set a limit). */
 #define MAX_HEADERS 1024
@@ -30,7 +38,12 @@ struct knobs {
 	__u8 is_multicast_counted; /* and broadcast; else tunnel packets to all or many are only told */
 	__u8 pad[2];
 };
-const volatile struct knobs knobs = { .max_entries = 1, .hint_shift = 63 };
+const volatile struct knobs knobs = {
+	.max_entries = DEFAULT_FLOWS,
+	.hint_shift = DEFAULT_HINT_SHIFT,
+	.vxlan_ports = 1,
+	.vxlan_port = { bpf_htons(VXLAN_PORT) },
+};
 
 /* Places in `parser`. */
 enum stage {
@@ -89,14 +102,14 @@ struct wide_key {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1); /* knobs.max_entries, set when loading, as in all of these */
+	__uint(max_entries, DEFAULT_FLOWS); /* knobs.max_entries, as in all of these */
 	__type(key, struct small_key);
 	__type(value, __u32);
 } flows4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
+	__uint(max_entries, DEFAULT_FLOWS);
 	__type(key, struct wide_key);
 	__type(value, __u32);
 } flows6 SEC(".maps");
@@ -117,7 +130,7 @@ struct row {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, DEFAULT_FLOWS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct row);
@@ -130,7 +143,7 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, DEFAULT_HINTS);
 	__type(key, __u32);
 	__type(value, __u32);
 } hints SEC(".maps");
@@ -139,7 +152,7 @@ struct {
  * from next_slot on. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
-	__uint(max_entries, 1);
+	__uint(max_entries, DEFAULT_FLOWS);
 	__uint(value_size, sizeof(__u32));
 } free_slots SEC(".maps");
 
@@ -160,7 +173,7 @@ struct counts {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, DEFAULT_COUNTERS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct counts);
@@ -180,7 +193,7 @@ struct tally {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* CPUs */
+	__uint(max_entries, DEFAULT_CPUS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct tally);

@@ -54,7 +54,9 @@ struct policy {
 	enum verdict untagged; /* PASS_IT or DROP_IT */
 	__u32 no_move;         /* A client stays in the VLAN that it was first seen in. */
 };
-struct policy policy = { .unknown = DROP_IT, .untagged = DROP_IT };
+/* Until user space has said more, nothing is dropped: strangers are told of. It finds this in .data, where zeros
+ * would not be by themselves. */
+struct policy policy SEC(".data") = { .unknown = PASS_IT, .untagged = PASS_IT };
 
 /*
  * The directory of MAC addresses. Only user space writes it, and a program never waits for that: it

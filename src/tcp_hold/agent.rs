@@ -77,6 +77,8 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         seconds: true, // to look after the guard, and to tell
         ..Options::default()
     })?;
+    // It says dozens of lines where one is enough, which is ours.
+    libbpf_rs::set_print(None);
     privilege::require(NEEDED)?;
     preflight::kernel_floor()?;
     let mut exporter = Exporter::bind("tcp_hold", arguments.metrics)?;
@@ -88,8 +90,6 @@ pub fn run(arguments: &AgentArguments) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut object = MaybeUninit::uninit();
     let mut holder = Holder::load(&Setup::default(), &mut object)?;
-    // One for each held socket.
-    port::take_all_descriptors()?;
     session.check()?;
     let mut watch = LinkWatch::over(&links)?;
     holder.attach(arguments.attach.method(), &ports)?;

@@ -153,7 +153,8 @@ impl<'obj> Holder<'obj> {
                 grouped(MOST_HOLDS.into())
             ))
         );
-        let mut open = TcpHoldSkelBuilder::default().open(object)?;
+        let open = TcpHoldSkelBuilder::default().open(object);
+        let mut open = open.context("open the BPF programs")?;
         open.maps.accounts.set_max_entries(setup.max_holds)?;
         let leavers = setup.max_holds * LEAVERS_PER_HOLD;
         open.maps.leavers.set_max_entries(leavers)?;

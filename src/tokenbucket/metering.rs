@@ -48,7 +48,8 @@ impl<'obj> Metering<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Metering<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let mut open = TokenbucketSkelBuilder::default().open(object)?;
+        let open = TokenbucketSkelBuilder::default().open(object);
+        let mut open = open.context("open the BPF programs")?;
         let seed = match predecessor {
             Some(Attached { maps, .. }) => maps.knobs.seed,
             None => u32::from_ne_bytes(netsetup::random::bytes()?),

@@ -152,7 +152,8 @@ impl<'obj> Monitor<'obj> {
     pub fn load(setup: &Setup, object: &'obj mut MaybeUninit<OpenObject>) -> Result<Monitor<'obj>> {
         setup.check()?;
         let cpus = possible_cpus()?;
-        let mut open = TunnelMonitorSkelBuilder::default().open(object)?;
+        let open = TunnelMonitorSkelBuilder::default().open(object);
+        let mut open = open.context("open the BPF programs")?;
         size_maps(&mut open, setup.max_entries, cpus)?;
         set_knobs(&mut open, setup)?;
         let skeleton = load(open).context("load the BPF programs")?;

@@ -227,7 +227,8 @@ impl<'obj> Demux<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Demux<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let mut open = VlanLearningSkelBuilder::default().open(object)?;
+        let open = VlanLearningSkelBuilder::default().open(object);
+        let mut open = open.context("open the BPF programs")?;
         size_maps(&mut open, setup.room)?;
         set_knobs(&mut open, &setup)?;
         let skeleton = load(open).context("load the BPF programs")?;
