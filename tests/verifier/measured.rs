@@ -167,7 +167,7 @@ fn stack_of(said: &str, program: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("stack depth "))?;
     depths
         .split('+')
-        .map(|depth| depth.trim().parse::<u64>().ok())
+        .map(|depth| depth.split_whitespace().next()?.parse::<u64>().ok())
         .sum()
 }
 
