@@ -161,6 +161,7 @@ fn tc_loads_what_needs_no_other_program() {
             let program = step(&line, filter().ok_or("no filter"));
             // The kernel keeps 15 bytes of a name.
             let first = match stem.as_str() {
+                "explain" => "cut_and_run",
                 "neighbor_sharing" => "classify_neighb",
                 "tcp_hold" => "hold_back",
                 "tokenbucket" => "tokenbucket",
