@@ -250,13 +250,13 @@ fn without_descriptors_it_waits() {
     in_each_network(name, |sandbox, network, method| {
         let agent = held_agent::command(method);
         let mut limited = Command::new("sh");
-        limited.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]);
+        limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]);
         limited.arg(agent.get_program()).args(agent.get_args());
         let agent = Agent::run(sandbox, limited);
         let mut controls = vec![Control::open()];
         let (stream, _peer) = accepted(network, &controls[0]);
         // More than it may open files.
-        controls.extend((0..45).map(|_| Control::open()));
+        controls.extend((0..70).map(|_| Control::open()));
         until("it says so", || {
             agent.process.stderr().contains("accept an application")
         });
