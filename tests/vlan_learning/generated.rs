@@ -21,7 +21,7 @@ const FROM_WORKER: usize = 50;
 const BROADCASTS: usize = 8;
 
 /// More of one worker's than there are outlets, and a few of another's.
-const CLIENTS: u16 = 80;
+const CLIENTS: u16 = 160;
 const STRANGERS: u16 = 20;
 const OUTLETS: usize = 64;
 
@@ -407,7 +407,7 @@ fn generated_frames_go_where_a_model_says() {
         };
         rig.add([0, 1].map(|number| (mac(number), worker_of(number))));
         let mut homes = BTreeMap::new();
-        let (mut sent, mut arrived, mut moves) = (0, 0, 0);
+        let (mut sent, mut arrived, mut moves, mut unlisted) = (0, 0, 0, 0);
         for round in 0.. {
             if round % 16 == 0 {
                 change_clients(&mut random, rig, &mut model);
@@ -421,6 +421,7 @@ fn generated_frames_go_where_a_model_says() {
                 .collect();
             frames.iter().for_each(|frame| model.client_sends(frame));
             (arrived, moves) = (arrived + model.arrivals.len(), moves + model.events.moved);
+            unlisted += model.events.outlets_full;
             let what = format!("round {round}, from clients, {:?}", model.policy);
             compare(rig, &mut model, rig.clients_send(&frames), &what);
             for worker in 0..2 {
@@ -442,6 +443,7 @@ fn generated_frames_go_where_a_model_says() {
             }
         }
         // That it was not all one case.
+        assert!(unlisted > 0, "there was room for every place");
         assert!(
             arrived > sent / 3 && moves > sent as u64 / 200,
             "{arrived} {moves}"
