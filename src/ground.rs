@@ -68,28 +68,63 @@ pub struct Ground {
     pub figure: i64,
 }
 
-/// Where `struct ground` begins in `struct trace_record`, and how long it is.
-const AT: usize = 8;
-const LENGTH: usize = 16;
+/// A packet that a program tells of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    pub ground: Ground,
+    pub ifindex: u32,
+    /// Of the packet, without a tag in the metadata.
+    pub length: u32,
+    /// In the metadata: protocol and tag, in the order of the wire.
+    pub tag: Option<[u8; 4]>,
+    /// The packet's first bytes.
+    pub bytes: &'a [u8],
+}
 
-impl Ground {
-    /// Of a record in the ring buffer.
-    pub(crate) fn read(record: &[u8]) -> Result<Ground> {
-        let ground = record
-            .get(AT..)
-            .and_then(|rest| rest.first_chunk::<LENGTH>());
-        let [verdict, reason, flags, _, d0, d1, d2, d3, figure @ ..] =
-            *ground.context("a record of the program is too short")?;
-        Ok(Ground {
-            verdict: match verdict {
-                0 => Verdict::Pass,
-                1 => Verdict::Drop,
-                _ => Verdict::WouldDrop,
+/// Bytes in front of those of the packet.
+const HEAD: usize = 40;
+
+impl Record<'_> {
+    /// What has been put into the ring buffer.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Record<'_>> {
+        let (head, rest) = bytes
+            .split_first_chunk::<HEAD>()
+            .context("a record of the program is too short")?;
+        let u32_at = |at: usize| {
+            let mut word = [0; 4];
+            word.copy_from_slice(&head[at..at + 4]);
+            u32::from_ne_bytes(word)
+        };
+        let u64_at = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&head[at..at + 8]);
+            u64::from_ne_bytes(word)
+        };
+        let verdict = match head[8] {
+            0 => Verdict::Pass,
+            1 => Verdict::Drop,
+            _ => Verdict::WouldDrop,
+        };
+        let tag = u16::from_ne_bytes([head[36], head[37]]).to_be_bytes();
+        let protocol = [head[38], head[39]];
+        let captured = u32_at(32) as usize;
+        Ok(Record {
+            time: u64_at(0),
+            ground: Ground {
+                verdict,
+                reason: head[9],
+                flags: head[10],
+                detail: u32_at(12),
+                figure: u64_at(16).cast_signed(),
             },
-            reason,
-            flags,
-            detail: u32::from_ne_bytes([d0, d1, d2, d3]),
-            figure: i64::from_ne_bytes(figure),
+            ifindex: u32_at(24),
+            length: u32_at(28),
+            tag: (protocol != [0; 2]).then_some([protocol[0], protocol[1], tag[0], tag[1]]),
+            bytes: rest
+                .get(..captured)
+                .context("a record of the program has fewer bytes than it says")?,
         })
     }
 }

@@ -33,6 +33,7 @@ pub mod tc;
 pub mod tcp_hold;
 mod tick;
 pub mod tokenbucket;
+pub mod trace;
 pub mod tunnel_monitor;
 pub mod vlan_learning;
 

@@ -2,6 +2,8 @@
 //! reports say.
 
 mod document;
+#[path = "tokenbucket_limits/drops.rs"]
+mod drops;
 mod limiting;
 
 use std::fs;

@@ -165,6 +165,10 @@ pub fn all() -> [Tool; 6] {
                     "Says of each packet of a capture what would become of it, and why:",
                 ),
                 (
+                    "sudo tokenbucket --iface eth0 --trace-drops drops.pcapng",
+                    "Writes what it drops to a file for Wireshark, with the reason as each packet's comment:",
+                ),
+                (
                     "sudo tokenbucket set --iface eth0 --rate 2mbit",
                     "Changes the rule of an instance that runs, at once:",
                 ),

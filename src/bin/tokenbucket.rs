@@ -50,9 +50,11 @@ fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter)
     let mut simulation = Simulation::build(arguments, session)?;
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(simulation.ports()?)?;
-    let mut metering = Metering::load(config, None, &mut object)?;
+    let trace = arguments.trace.create()?;
+    let mut metering = Metering::load(config, None, trace, &mut object)?;
     let method = metering.attach(&arguments.common.attaching())?;
     arguments.common.say(format_args!("attached by {method}"));
+    metering.follow_drops()?;
     simulation.start_traffic()?;
 
     let mut reporter = Reporter::new(arguments.common.json);
@@ -73,6 +75,7 @@ fn simulate(arguments: &Arguments, session: &mut Session, mut metrics: Exporter)
         })
     };
     let outcome = watched.and(simulation.conclude(metering.maps().rule()?));
+    let outcome = outcome.and(metering.detach());
     let concluded = reporter.conclude(metering.maps(), metering.sweeper());
     drop(metering);
     outcome.and(simulation.close()).and(concluded)
@@ -88,10 +91,11 @@ fn limit(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) ->
     port::warn(&ports)?;
     let mut object = MaybeUninit::uninit();
     let config = arguments.configure(ports)?;
+    let trace = arguments.trace.create()?;
     if predecessor.is_none() {
         say(format_args!("{}", config.room()));
     }
-    let mut metering = Metering::load(config, predecessor, &mut object)?;
+    let metering = &mut Metering::load(config, predecessor, trace, &mut object)?;
     session.check()?;
     let attaching = arguments.common.attaching();
     let method = if arguments.pinned() {
@@ -100,23 +104,17 @@ fn limit(arguments: &Arguments, session: &mut Session, mut metrics: Exporter) ->
         metering.attach(&attaching)?
     };
     arguments.common.say(format_args!("attached by {method}"));
-    let mut reporter = Reporter::new(arguments.common.json);
+    let reporter = &mut Reporter::new(arguments.common.json);
     privilege::drop_after_attach(method, Scope::Process)?;
+    metering.follow_drops()?;
     metrics.serve(|| reporter.figures(metering.maps(), metering.sweeper()))?;
     say(format_args!("{}", metering.config()));
     if io::stdin().is_terminal() {
         say(format_args!("Press enter when finished"));
     }
 
-    let mut watched = watch(
-        arguments,
-        session,
-        &mut metering,
-        &mut reporter,
-        metrics,
-        None,
-    );
-    metering.detach();
+    let watched = watch(arguments, session, metering, reporter, metrics, None);
+    let mut watched = watched.and(metering.detach());
     if arguments.pinned() {
         watched = watched.and(metering.leave());
         say(format_args!("{}", metering.config().stay()));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput, RingBuffer, RingBufferBuilder};
 
-use crate::ground::Ground;
+use crate::ground::{Ground, Record};
 use crate::load::load;
 use skeleton::{ExplainSkel, ExplainSkelBuilder};
 
@@ -54,7 +54,8 @@ impl<'obj> Runner<'obj> {
         let hears = told.clone();
         let mut builder = RingBufferBuilder::new();
         builder.add(records, move |bytes| {
-            hears.borrow_mut().push(Ground::read(bytes));
+            let ground = Record::read(bytes).map(|record| record.ground);
+            hears.borrow_mut().push(ground);
             0
         })?;
         Ok(Runner {

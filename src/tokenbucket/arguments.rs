@@ -18,6 +18,7 @@ use crate::privilege::Cap;
 use crate::rate::Size;
 use crate::session;
 use crate::tc::Direction;
+use crate::trace::TraceArguments;
 
 /// Flows that any table may hold.
 const MOST_FLOWS: u32 = 16 << 20;
@@ -74,7 +75,7 @@ pub struct Arguments {
     /// Run a capture (pcap or pcapng; -: standard input) through the program, and say of each packet what
     /// becomes of it and why; nothing is attached
     #[arg(long, value_name = "PCAP", conflicts_with_all = ["demo", "iface", "interval", "duration",
-          "confirm", "attach", "before", "after", "metrics"])]
+          "confirm", "attach", "before", "after", "metrics", "trace_drops"])]
     pub explain: Option<String>,
 
     /// Print the state machine, then end
@@ -87,12 +88,16 @@ pub struct Arguments {
     pub max_entries: u32,
 
     /// Stay in the kernel when this process has ended
-    #[arg(long, requires = "iface", conflicts_with = "confirm")]
+    #[arg(long, requires = "iface", conflicts_with_all = ["confirm", "trace_drops"])]
     pub pin: bool,
 
     /// The same, with the maps pinned under the original's names: tc/globals/state_table and xfsm_table
-    #[arg(long, requires = "iface", conflicts_with = "confirm")]
+    #[arg(long, requires = "iface", conflicts_with_all = ["confirm", "trace_drops"])]
     pub pin_legacy: bool,
+
+    /// What is dropped, in a file.
+    #[command(flatten)]
+    pub trace: TraceArguments,
 
     /// What every tool has.
     #[command(flatten)]
@@ -253,7 +258,7 @@ impl Arguments {
     fn tracing(&self) -> Tracing {
         match self.explain {
             Some(_) => Tracing::All,
-            None => Tracing::Nothing,
+            None => self.trace.tracing(),
         }
     }
 

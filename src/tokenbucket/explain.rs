@@ -37,7 +37,7 @@ pub fn explain(arguments: &Arguments, capture: &str) -> Result<()> {
     privilege::require(arguments.capabilities())?;
     preflight::kernel_floor()?;
     let (mut program, mut cut) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    let metering = Metering::load(config, None, &mut program)?;
+    let metering = Metering::load(config, None, None, &mut program)?;
     let mut runner = metering.runner(&mut cut)?;
     let reasons = metering.reasons()?;
     let mut explanation = Explanation { metering, reasons };

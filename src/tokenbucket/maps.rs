@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::mem::offset_of;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -15,6 +16,7 @@ use super::rule::Rule;
 use super::skeleton::types;
 use crate::Failure;
 use crate::map_value;
+use crate::trace::Tally;
 
 /// Cells below this one are shared by flows that found no room (`OVERFLOW_CELLS` of the BPF program).
 pub const OVERFLOW_CELLS: u32 = 4096;
@@ -103,6 +105,8 @@ pub struct Maps {
     pub knobs: types::knobs,
     /// What tells flows from each other.
     pub key: Key,
+    /// Of what is dropped, where that is written to a file.
+    pub trace: Option<Arc<Tally>>,
 }
 
 impl Maps {
@@ -121,6 +125,7 @@ impl Maps {
             cells: Cells::map(map_of(&handles, "cells")?)?,
             key: Key::of_knobs(&knobs),
             knobs,
+            trace: None,
             handles,
         })
     }

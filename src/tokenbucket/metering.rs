@@ -28,6 +28,7 @@ use crate::options::Attaching;
 use crate::policer::Tick;
 use crate::port::Port;
 use crate::tc::{self, Attacher, Attachment, Direction, Method};
+use crate::trace::{Following, Ready, Standing, Trace, TraceMaps};
 
 /// The loaded program and its maps; it is attached as long as this lives.
 pub struct Metering<'obj> {
@@ -37,14 +38,18 @@ pub struct Metering<'obj> {
     maps: Maps,
     sweeper: Sweeper,
     config: Config,
+    /// The file of what is dropped, before it is written and while it is.
+    ready: Option<Ready>,
+    following: Option<Following>,
 }
 
 impl<'obj> Metering<'obj> {
-    /// Loads the program; where it takes over from another one it goes on with what that knows. Nothing
+    /// Loads the program, to write what it drops to this file; where it takes over from another one it goes on with what that knows. Nothing
     /// is attached yet.
     pub fn load(
         config: Config,
         predecessor: Option<&Attached>,
+        trace: Option<Trace>,
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Metering<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
@@ -67,7 +72,7 @@ impl<'obj> Metering<'obj> {
             program.set_autoload(programs.contains(&name) || is_explained || name == "read_clock");
         }
         let skeleton = load(open).context("load the BPF program")?;
-        let maps = Maps::among(handles(&skeleton)?)?;
+        let mut maps = Maps::among(handles(&skeleton)?)?;
         let mut figures = config
             .rule
             .figures(&config.machine, config.count_segments, tick)?;
@@ -84,8 +89,14 @@ impl<'obj> Metering<'obj> {
             let nets = &skeleton.maps.exempt_nets;
             nets.update(&net.map_key(), &[1], MapFlags::ANY)?;
         }
+        let ready = trace
+            .map(|trace| ready(trace, &skeleton, &config, &figures))
+            .transpose()?;
+        maps.trace = ready.as_ref().map(Ready::tally);
         Ok(Metering {
             attachments: Vec::new(),
+            ready,
+            following: None,
             skeleton,
             sweeper: Sweeper::new(&maps)?,
             maps,
@@ -249,9 +260,16 @@ impl<'obj> Metering<'obj> {
         }
     }
 
+    /// Writes what is dropped, where that is asked for, in a thread of its own; so capabilities are dropped before.
+    pub fn follow_drops(&mut self) -> Result<()> {
+        self.following = self.ready.take().map(Ready::follow).transpose()?;
+        Ok(())
+    }
+
     /// Takes the program off again. Counters can still be read.
-    pub fn detach(&mut self) {
+    pub fn detach(&mut self) -> Result<()> {
         self.attachments.clear();
+        self.following.take().map_or(Ok(()), Following::finish)
     }
 
     /// To be called about once a second: keeps room in the table.
@@ -334,8 +352,41 @@ fn size_maps(open: &mut OpenTokenbucketSkel<'_>, config: &Config) -> Result<()> 
         }
     } else {
         maps.trace_records.set_max_entries(ground::ROOM)?;
+        let ports = config.ports.len().max(1) as u32;
+        maps.trace_counts.set_max_entries(ports)?;
     }
     Ok(())
+}
+
+/// The file of what is dropped, begun.
+fn ready(
+    trace: Trace,
+    skeleton: &TokenbucketSkel<'_>,
+    config: &Config,
+    figures: &types::rule,
+) -> Result<Ready> {
+    let Config {
+        machine,
+        count_segments,
+        rule,
+        ..
+    } = config;
+    let reasons = Reasons::new(machine, *count_segments, *rule, figures)?;
+    let maps = &skeleton.maps;
+    let maps = TraceMaps {
+        records: &maps.trace_records,
+        counts: MapHandle::try_from(&maps.trace_counts)?,
+        limit: &maps.trace_limit,
+    };
+    let standing = Standing {
+        tool: STEM,
+        ports: &config.ports,
+        direction: match config.directions[..] {
+            [direction] => Some(direction),
+            _ => None,
+        },
+    };
+    trace.ready(maps, &standing, move |ground| reasons.of(ground).text)
 }
 
 fn set_knobs(open: &mut OpenTokenbucketSkel<'_>, config: &Config, seed: u32) -> Result<()> {

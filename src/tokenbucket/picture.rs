@@ -73,6 +73,9 @@ impl fmt::Display for Report {
                 "without a place in the table: {passed} passed, {lost} {dropped}"
             )?;
         }
+        if let Some(trace) = &self.trace {
+            writeln!(f, "trace: {trace}")?;
+        }
         f.write_str(&skipped_reports(self.skipped_reports))?;
         for note in self.events.notes() {
             writeln!(f, "{note}")?;

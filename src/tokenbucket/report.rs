@@ -12,6 +12,7 @@ use super::maps::{Events, Maps, Volume};
 use super::rule::Rule;
 use super::sweep::Sweeper;
 use crate::report::{PROMPT, Printer};
+use crate::trace;
 
 /// Version of the JSON report; a field that changes its meaning makes a new one.
 const SCHEMA: &str = "netbpf.tokenbucket/1";
@@ -50,6 +51,8 @@ pub struct Report {
     /// What flows counted that found the table full.
     pub(super) overflow: Counts,
     pub(super) events: PassedOver,
+    /// What became of what was dropped, in the file of --trace-drops; none: there is no such file.
+    pub(super) trace: Option<trace::Figures>,
     /// Reports that were left out because nobody took the ones before.
     pub(super) skipped_reports: u64,
 }
@@ -194,6 +197,11 @@ impl Reporter {
                 lost_race,
                 table_errors,
             },
+            trace: maps
+                .trace
+                .as_ref()
+                .map(|tally| tally.figures())
+                .transpose()?,
             skipped_reports: self.printer.skipped(),
         })
     }
