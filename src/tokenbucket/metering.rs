@@ -44,8 +44,8 @@ pub struct Metering<'obj> {
 }
 
 impl<'obj> Metering<'obj> {
-    /// Loads the program, to write what it drops to this file; where it takes over from another one it goes on with what that knows. Nothing
-    /// is attached yet.
+    /// Loads the program, to write what it drops to this file; where it takes over from another one it goes on with
+    /// what that knows. Nothing is attached yet.
     pub fn load(
         config: Config,
         predecessor: Option<&Attached>,
