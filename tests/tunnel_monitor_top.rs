@@ -118,7 +118,8 @@ impl<'a> Tmux<'a> {
             &tool,
             "-e",
             "NO_COLOR=1",
-            "env PS1=ready: bash --norc --noprofile",
+            // Who tests keeps no history of what the test has typed.
+            "env PS1=ready: HISTFILE= bash --norc --noprofile",
         ]);
         tmux.wait_for("ready:");
         tmux
