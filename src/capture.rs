@@ -80,15 +80,20 @@ impl Capture {
         let Some(magic) = source.array::<4>()? else {
             return Err(source.refuse("is empty"));
         };
-        let format = match (u32::from_be_bytes(magic), u32::from_le_bytes(magic)) {
-            (sections::SECTION, _) => Format::Sections(Sections::begin(&mut source)?),
-            (number, _) if classic::nanoseconds(number).is_some() => {
-                Format::Classic(Classic::begin(&mut source, number, Order::Big)?)
+        let mut orders = [Order::Big, Order::Little].into_iter();
+        let classic = orders.find_map(|order| {
+            let nanoseconds = classic::nanoseconds(order.u32(&magic, 0))?;
+            Some((order, nanoseconds))
+        });
+        let format = match classic {
+            Some((order, nanoseconds)) => {
+                Format::Classic(Classic::begin(&mut source, order, nanoseconds)?)
             }
-            (_, number) if classic::nanoseconds(number).is_some() => {
-                Format::Classic(Classic::begin(&mut source, number, Order::Little)?)
+            // The same in either order.
+            None if u32::from_be_bytes(magic) == sections::SECTION => {
+                Format::Sections(Sections::begin(&mut source)?)
             }
-            _ => {
+            None => {
                 return Err(source.refuse("is no capture: it begins neither as pcap nor as pcapng"));
             }
         };

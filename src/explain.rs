@@ -74,38 +74,29 @@ pub fn explain(
     outcome
 }
 
-fn one(
-    packet: &Packet,
+fn one<'a>(
+    packet: &'a Packet,
     time: f64,
     now: u64,
     program: &mut dyn Explained,
     runner: &mut Runner<'_>,
-) -> Result<Line> {
-    let said = if packet.frame.len() < LEAST {
-        None
+) -> Result<Line<'a>> {
+    let (verdict, reason) = if packet.frame.len() < LEAST {
+        let reason = Reason {
+            name: "too_short",
+            text: "shorter than an Ethernet header".to_owned(),
+            wait: None,
+        };
+        (None, reason)
     } else {
         program.set_moment(now, packet.length);
         let ground = runner.run(&packet.frame)?;
-        Some((ground.verdict, program.reason(&ground)))
-    };
-    let (verdict, reason) = match said {
-        Some((verdict, reason)) => (Some(verdict), reason),
-        None => {
-            let text = "shorter than an Ethernet header".to_owned();
-            let reason = Reason {
-                name: "too_short",
-                text,
-                wait: None,
-            };
-            (None, reason)
-        }
+        (Some(ground.verdict), program.reason(&ground))
     };
     Ok(Line {
-        number: packet.number,
+        packet,
         time,
         endpoints: Endpoints::of(&packet.frame),
-        length: packet.length,
-        captured: packet.captured,
         verdict,
         reason,
     })

@@ -1,9 +1,19 @@
 //! Loading BPF programs in a process that gets signals, and running those that are for no packets.
 
-use anyhow::Result;
-use libbpf_rs::skel::OpenSkel;
-use libbpf_rs::{ProgramInput, ProgramMut};
+use std::mem::MaybeUninit;
+
+use anyhow::{Context, Result};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{OpenObject, ProgramInput, ProgramMut};
 use nix::sys::signal::{SigSet, SigmaskHow};
+
+/// Opens a skeleton, of which nothing is in the kernel yet.
+pub fn open<'obj, Builder: SkelBuilder<'obj>>(
+    builder: Builder,
+    object: &'obj mut MaybeUninit<OpenObject>,
+) -> Result<Builder::Output> {
+    builder.open(object).context("open the BPF programs")
+}
 
 /// Loads with every signal held back from this thread until it is done.
 ///

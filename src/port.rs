@@ -1,8 +1,7 @@
 //! Interfaces that programs are attached to: named, claimed, cleared of what a killed run left.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use netsetup::instance::Instance;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Failure;
 use crate::failure::say;
@@ -103,30 +102,11 @@ pub fn lock_of(tool: &str, interface: &str) -> String {
 
 /// One lock for each interface: what one instance does there, another one would undo.
 pub fn claim<'a>(tool: &str, ports: impl IntoIterator<Item = &'a Port>) -> Result<Vec<Instance>> {
-    take_all_descriptors()?;
+    preflight::take_all_descriptors()?;
     ports
         .into_iter()
         .map(|port| Instance::claim(&lock_of(tool, &port.name)))
         .collect()
-}
-
-/// A tool has up to 36 open at a time, on two interfaces: programs, maps, links, sockets, and what libbpf tries
-/// the kernel with.
-const FEWEST_DESCRIPTORS: u64 = 64;
-
-/// Lets this process open as many files as it may. The usual 1,024 are not enough for a few hundred
-/// interfaces, each with its lock and a link for each program. Where it may open next to none, that is said here:
-/// later each step would fail in its own words.
-pub fn take_all_descriptors() -> Result<()> {
-    let limit = Resource::RLIMIT_NOFILE;
-    let (_, most) = getrlimit(limit).context("read the limit of open files")?;
-    setrlimit(limit, most, most).context("raise the limit of open files")?;
-    ensure!(
-        most >= FEWEST_DESCRIPTORS,
-        "{most} files may be open at a time, {FEWEST_DESCRIPTORS} are needed: raise the limit (ulimit -n, LimitNOFILE= \
-         of a unit)"
-    );
-    Ok(())
 }
 
 /// Removes what a killed run of the tool left at any interface, where it could only attach by filters.

@@ -4,6 +4,7 @@
 
 mod file;
 mod pcapng;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -16,13 +17,13 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
 use nix::poll::{PollFd, PollFlags};
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::Failure;
 use crate::ending::{self, Ending, Running, Woken};
 use crate::failure::say;
-use crate::ground::{Ground, Record, Tracing, Verdict};
+use crate::ground::{Ground, Record, Tracing};
+use crate::map_value;
 use crate::notation::grouped;
 use crate::policer::{COST_SHIFT, UNITS_PER_NS};
 use crate::port::Port;
@@ -31,12 +32,10 @@ use crate::privilege::{self, Scope};
 use crate::rate::Size;
 use crate::tc::Direction;
 use file::Blocks;
+use writer::Writer;
 
 /// `TRACE_SNAP` of trace.h, and a tag that was in the metadata.
 const SNAP: u32 = 256 + 4;
-/// Where in an Ethernet frame a tag stands.
-const TAG_AT: usize = 12;
-
 /// The options.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArguments {
@@ -160,13 +159,12 @@ impl Trace {
         standing: &Standing<'_>,
         reason: impl Fn(&Ground) -> String + Send + 'static,
     ) -> Result<Ready> {
-        let zeros = vec![vec![0; 32]; libbpf_rs::num_possible_cpus()?];
         let mut interfaces = BTreeMap::new();
         let comment = format!("dropped by {}", standing.tool);
         let mut begin = pcapng::section(standing.tool, &comment);
         for (port, number) in standing.ports.iter().zip(0..) {
             let key = port.ifindex.to_ne_bytes();
-            let entered = maps.counts.update_percpu(&key, &zeros, MapFlags::ANY);
+            let entered = map_value::clear_each(&maps.counts, &key);
             entered.with_context(|| format!("count what is dropped at {}", port.name))?;
             let link = match port.link_layer {
                 LinkLayer::Ethernet => pcapng::ETHERNET,
@@ -206,7 +204,6 @@ impl Trace {
                 },
                 reason: Box::new(reason),
                 tally: tally.clone(),
-                told: false,
             },
             tally,
         })
@@ -364,100 +361,4 @@ impl std::fmt::Display for Figures {
         }
         Ok(())
     }
-}
-
-/// Makes blocks of records.
-struct Writer {
-    path: String,
-    blocks: Blocks,
-    /// Number in the file and link type, by ifindex.
-    interfaces: BTreeMap<u32, (u32, u16)>,
-    direction: u32,
-    reason: Box<dyn Fn(&Ground) -> String + Send>,
-    tally: Arc<Tally>,
-    /// Whether the user knows that the file cannot be written.
-    told: bool,
-}
-
-impl Writer {
-    fn write(&mut self, record: &Record<'_>) {
-        let Some((interface, link)) = self.interfaces.get(&record.ifindex).copied() else {
-            return; // never: the program tells of those only
-        };
-        let mut bytes = record.bytes.to_vec();
-        let mut length = record.length;
-        if let Some(tag) = record.tag
-            && link == pcapng::ETHERNET
-            && bytes.len() >= TAG_AT
-        {
-            bytes.splice(TAG_AT..TAG_AT, tag);
-            length += 4;
-        }
-        let reason = (self.reason)(&record.ground);
-        let comment = match record.ground.verdict {
-            Verdict::WouldDrop => format!("would drop: {reason}"),
-            _ => format!("drop: {reason}"),
-        };
-        let block = pcapng::Dropped {
-            interface,
-            time: since_1970(record.time),
-            bytes: &bytes,
-            length,
-            direction: self.direction,
-            comment: &comment,
-        };
-        match self.blocks.append(&block.block()) {
-            Ok(()) => drop(self.tally.written.fetch_add(1, Relaxed)),
-            Err(error) => {
-                self.tally.not_written.fetch_add(1, Relaxed);
-                if !std::mem::replace(&mut self.told, true) {
-                    let path = &self.path;
-                    say(format_args!(
-                        "{path} cannot be written: {error}; the run goes on"
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Statistics of an interface: how many of its packets are missing. Where the disk is full they are missing too.
-    fn conclude(&mut self, ifindex: &[u8], counts: &[u64; 4]) {
-        let mut key = [0; 4];
-        key.copy_from_slice(&ifindex[..4]);
-        let Some((interface, _)) = self.interfaces.get(&u32::from_ne_bytes(key)).copied() else {
-            return;
-        };
-        let [seen, not_sampled, above_rate, no_room] = counts;
-        let missing = not_sampled + above_rate + no_room;
-        let comment = format!(
-            "{seen} packets dropped; not told of: {not_sampled} by --trace-sample, {above_rate} by \
-             --trace-rate, {no_room} because the ring buffer was full"
-        );
-        let now = since_1970(monotonic());
-        let block = pcapng::statistics(interface, now, *seen, missing, &comment);
-        if let Err(error) = self.blocks.append_last(&block)
-            && !self.told
-        {
-            say(format_args!(
-                "{} has no statistics at its end: {error}",
-                self.path
-            ));
-        }
-    }
-}
-
-fn nanoseconds(clock: ClockId) -> u64 {
-    clock_gettime(clock).map_or(0, |time| {
-        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
-    })
-}
-
-fn monotonic() -> u64 {
-    nanoseconds(ClockId::CLOCK_MONOTONIC)
-}
-
-/// By the clocks of now: whoever sets the time of day meanwhile moves what comes after.
-fn since_1970(monotonic_time: u64) -> u64 {
-    let offset = nanoseconds(ClockId::CLOCK_REALTIME).wrapping_sub(monotonic());
-    monotonic_time.wrapping_add(offset)
 }

@@ -41,6 +41,7 @@ pub mod tun;
 use std::fmt::Display;
 use std::io::Write;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 /// The value of a step that has to work; a panic naming the step where it did not.
@@ -55,6 +56,15 @@ pub fn step<T, E: Display>(what: impl Display, result: Result<T, E>) -> T {
 /// What a thread has come to; its panic is the caller's.
 pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Says that it is over when it is dropped: threads that go on until then end where the test fails, too.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs them at once: several sandboxes, for example, that hardly use the machine, but wait.

@@ -353,6 +353,13 @@ impl Packet {
         self.then(Layer::Payload(bytes.to_vec()))
     }
 
+    /// VXLAN (RFC 7348, 5) behind a UDP header: the number of a network, and a frame in it.
+    pub fn vxlan(self, network: u32, inner: &[u8]) -> Packet {
+        // The flag of a valid number, the number, a reserved byte.
+        let header = [0x0800_0000_u32, network << 8].map(u32::to_be_bytes);
+        self.payload(&[&header.concat(), inner].concat())
+    }
+
     /// That many bytes behind the headers, their values counting up.
     pub fn payload_of(self, length: usize) -> Packet {
         self.then(Layer::Payload((0..length).map(|at| at as u8).collect()))

@@ -22,7 +22,7 @@ const AGENT: Use = Use {
 
 /// With fewer than 8 they cannot even listen to signals.
 const TOO_FEW: RangeInclusive<u32> = 8..=40;
-/// src/port.rs
+/// src/preflight/descriptors.rs
 const FEWEST: u32 = 64;
 
 /// The tool with these arguments, and so few files.

@@ -367,12 +367,11 @@ fn vlan_learning_tells_who_is_where_by_bpftool_and_tc() {
     });
 }
 
-/// A frame in VXLAN: the header (RFC 7348, 5) and what is inside.
+/// A frame in network 77 of VXLAN.
 fn tunnelled(frame: Packet, ends: [Ipv4Addr; 2], inner: &Packet) -> Packet {
-    let header = [0x08, 0, 0, 0, 0, 0, 77, 0];
-    let payload = [&header[..], &inner.build()].concat();
     let [from, to] = ends;
-    frame.ipv4(from, to).udp(40000, 4789).payload(&payload)
+    let tunnel = frame.ipv4(from, to).udp(40000, 4789);
+    tunnel.vxlan(77, &inner.build())
 }
 
 #[test]

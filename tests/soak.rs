@@ -27,7 +27,7 @@ use testbed::process::Process;
 use testbed::sandbox::Sandbox;
 use testbed::tool::{ENDS_WITHIN, READY_WITHIN, Tool};
 use testbed::traffic::Injector;
-use testbed::{joined, step};
+use testbed::{Over, joined, step};
 
 use agent_control::{Control, accepted};
 use held_peer::{Network, in_network, write};
@@ -107,25 +107,22 @@ fn send(at: &Place, interface: &str, is_over: &AtomicBool, frame: impl Fn(u64) -
     sent
 }
 
-/// RFC 7348: from this host, in one of four networks, between two addresses.
+/// From this host, in one of four networks, between two addresses.
 fn in_vxlan(line: &Line, number: u64) -> Vec<u8> {
     let inner = Packet::ethernet([2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8])
         .ipv4(address(number + 1), address(number))
         .udp(1, 2)
         .payload_of(40)
         .build();
-    let mut tunnel = vec![0x08, 0, 0, 0];
-    tunnel.extend(((number as u32 % 4) << 8).to_be_bytes());
-    tunnel.extend(inner);
     line.frame()
         .ipv4(address(number), Ipv4Addr::new(192, 0, 2, 99))
         .udp(50_000, 4789)
-        .payload(&tunnel)
+        .vxlan(number as u32 % 4, &inner)
         .build()
 }
 
-/// A connection after the other is accepted, held, confirmed and ended; how many.
-fn connections(network: &Network, is_over: &AtomicBool, most: &AtomicU64) {
+/// A connection after the other is accepted, held, confirmed, ended and counted.
+fn connections(network: &Network, is_over: &AtomicBool, ended: &AtomicU64) {
     let control = Control::open("/run/agent");
     while !is_over.load(Ordering::Relaxed) {
         let (mut stream, peer) = accepted(network, &control);
@@ -135,7 +132,7 @@ fn connections(network: &Network, is_over: &AtomicBool, most: &AtomicU64) {
         step("read", stream.read_exact(&mut [0; 2000]));
         assert_eq!(control.ask(2, handle, 2000, &[]).0, 0, "confirmed");
         assert_eq!(control.ask(4, handle, 0, &[]).0, 0, "closed");
-        most.fetch_add(1, Ordering::Relaxed);
+        ended.fetch_add(1, Ordering::Relaxed);
         drop((stream, peer));
         sleep(BETWEEN_CONNECTIONS);
     }
@@ -283,15 +280,6 @@ fn five_tools_side_by_side_take_no_more() {
             process.finish(ENDS_WITHIN).assert_code(0);
         }
     });
-}
-
-/// Ends the senders, also where something has failed.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

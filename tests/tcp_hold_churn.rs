@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore, OpenObject};
 use netbpf::netlink::{Netlink, sockets_in};
-use netbpf::port::{Port, take_all_descriptors};
+use netbpf::port::Port;
+use netbpf::preflight::take_all_descriptors;
 use netbpf::tc::Method;
 use netbpf::tcp_hold::{Events, Held, Holder, Holds, MOST_HOLDS, Setup};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};

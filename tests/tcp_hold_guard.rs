@@ -10,7 +10,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -26,7 +25,7 @@ use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::{ForkResult, Pid, fork};
 use testbed::namespace::{Place, Veth};
-use testbed::step;
+use testbed::{Over, step};
 
 use held_application::{Application, Wire};
 use held_peer::{
@@ -460,10 +459,7 @@ fn signals_of_the_application_disturb_nothing() {
             let listener = step("listen", TcpListener::bind((network.here, 0)));
             step("hold what is accepted", holder.hold_accepted(&listener));
             let address = step("own address", listener.local_addr());
-            let peer = thread::scope(|scope| {
-                let connecting = scope.spawn(|| network.connect_from_peer(address));
-                testbed::joined(connecting)
-            });
+            let peer = network.connect_from_peer(address);
             let (stream, _) = step("accept", listener.accept());
             let held = step("hold", holder.hold(patient(stream)));
             write(&peer, 3000);
@@ -481,9 +477,9 @@ fn signals_of_the_application_disturb_nothing() {
                     sleep(Duration::from_micros(300));
                 }
             });
-            let ended = catch_unwind(AssertUnwindSafe(life));
-            is_over.store(true, Ordering::Relaxed);
-            let guard = ended.unwrap_or_else(|panic| resume_unwind(panic));
+            let over = Over(&is_over);
+            let guard = life();
+            drop(over);
             // The end has waited for it.
             assert!(!is_there(guard) || is_a_zombie(guard));
         });

@@ -99,14 +99,10 @@ fn frame(outer: [[u8; 4]; 2], vni: u32, client: Ipv4Addr) -> Vec<u8> {
 }
 
 fn in_tunnel([from, to]: [[u8; 4]; 2], vni: u32, inner: Vec<u8>) -> Vec<u8> {
-    // RFC 7348: the flag of a valid number, the number, a reserved byte.
-    let mut tunnel = vec![0x08, 0, 0, 0];
-    tunnel.extend((vni << 8).to_be_bytes());
-    tunnel.extend(inner);
     Packet::ethernet([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1])
         .ipv4(from, to)
         .udp(50_000, 4789)
-        .payload(&tunnel)
+        .vxlan(vni, &inner)
         .build()
 }
 

@@ -301,13 +301,10 @@ fn frame(vni: u32, from: Ipv4Addr) -> Vec<u8> {
         .udp(1, 2)
         .payload_of(56)
         .build();
-    let mut tunnel = vec![0x08, 0, 0, 0];
-    tunnel.extend((vni << 8).to_be_bytes());
-    tunnel.extend(inner);
     Packet::ethernet([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1])
         .ipv4([192, 0, 2, 9], [192, 0, 2, 1])
         .udp(50_000, 4789)
-        .payload(&tunnel)
+        .vxlan(vni, &inner)
         .build()
 }
 

@@ -50,19 +50,29 @@ static __always_inline __u64 policer_now(__u64 units_per_tick)
 	return bpf_ktime_get_ns() * UNITS_PER_NS;
 }
 
+/* Units << COST_SHIFT per byte, as units. The largest packet, 512 KiB of BIG TCP, at the lowest rate, 8 bit/s: just
+ * below 2^63. */
+static __always_inline __u64 cost_of(__u32 bytes, __u64 cost_per_byte)
+{
+	return (bytes * cost_per_byte + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
+}
+
+/* From when on a packet of now is paid. */
+static __always_inline __u64 paid_from(__u64 paid_until, __u64 now)
+{
+	return (__s64)(paid_until - now) > 0 ? paid_until : now;
+}
+
 /* The rule alone, for buckets that share their rate: `paid_until` is one of theirs. */
 static __always_inline enum verdict police_at(__u64 *paid_until, __u64 cost_per_byte, __u64 burst,
 					      __u32 bytes, __u64 now)
 {
-	__u64 cost, weight;
-
-	/* The largest packet, 512 KiB of BIG TCP, at the lowest rate, 8 bit/s: just below 2^63. */
-	cost = (bytes * cost_per_byte + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
-	weight = cost < burst ? cost : burst;
+	__u64 cost = cost_of(bytes, cost_per_byte);
+	__u64 weight = cost < burst ? cost : burst;
 
 	for (int i = 0; i < MAX_ATTEMPTS; i++) {
 		__u64 seen = *(volatile __u64 *)paid_until;
-		__u64 from = (__s64)(seen - now) > 0 ? seen : now;
+		__u64 from = paid_from(seen, now);
 
 		if (from - now + weight > burst)
 			return EXCEEDS;
@@ -77,11 +87,10 @@ static __always_inline enum verdict police_at(__u64 *paid_until, __u64 cost_per_
 static __always_inline __s64 beyond_burst(__u64 paid_until, __u64 cost_per_byte, __u64 burst,
 					  __u32 bytes, __u64 now)
 {
-	__u64 cost = (bytes * cost_per_byte + (1 << COST_SHIFT) - 1) >> COST_SHIFT;
+	__u64 cost = cost_of(bytes, cost_per_byte);
 	__u64 weight = cost < burst ? cost : burst;
-	__u64 from = (__s64)(paid_until - now) > 0 ? paid_until : now;
 
-	return from - now + weight - burst;
+	return paid_from(paid_until, now) - now + weight - burst;
 }
 
 static __always_inline enum verdict police(struct bucket *bucket, __u32 bytes, __u64 now)

@@ -26,16 +26,16 @@ pub(super) struct Classic {
 }
 
 impl Classic {
-    /// Reads the rest of the header.
+    /// Reads the rest of the header, behind what has told these.
     pub(super) fn begin(
         source: &mut Source<impl Read>,
-        magic: u32,
         order: Order,
+        nanoseconds: u32,
     ) -> Result<Classic, Failure> {
         let header = source.bytes(20)?;
         Ok(Classic {
             order,
-            nanoseconds: nanoseconds(magic).unwrap_or(1),
+            nanoseconds,
             // What is above says whether frames end with their checksum.
             link: order.u32(&header, 16) as u16,
         })

@@ -43,22 +43,12 @@ pub(super) fn of(raw: Raw, number: u64) -> Option<Packet> {
         link if RAW_OF_SYSTEMS.contains(&link) => by_version,
         IPV4 => ETHER_TYPE_IPV4,
         IPV6 => ETHER_TYPE_IPV6,
-        // They were frames on their way, nearly always of Ethernet: so they are as long as such.
-        COOKED => {
-            let (frame, cooked) = cooked(&bytes, 16, 14);
-            return Some(packet(
-                frame,
-                length.saturating_sub(cooked) + HEADER,
-                captured.saturating_sub(cooked) + HEADER,
-            ));
-        }
-        COOKED2 => {
-            let (frame, cooked) = cooked(&bytes, 20, 0);
-            return Some(packet(
-                frame,
-                length.saturating_sub(cooked) + HEADER,
-                captured.saturating_sub(cooked) + HEADER,
-            ));
+        COOKED | COOKED2 => {
+            let (header, protocol) = if link == COOKED { (16, 14) } else { (20, 0) };
+            // They were frames on their way, nearly always of Ethernet: so they are as long as such.
+            let as_frame = |bytes: u32| bytes.saturating_sub(header) + HEADER;
+            let frame = cooked(&bytes, header, protocol);
+            return Some(packet(frame, as_frame(length), as_frame(captured)));
         }
         _ => return None,
     };
@@ -73,12 +63,12 @@ fn headed(ether_type: [u8; 2], bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame in place of such a header, and how long that is.
-fn cooked(bytes: &[u8], header: u32, protocol: usize) -> (Vec<u8>, u32) {
+/// The frame in place of such a header.
+fn cooked(bytes: &[u8], header: u32, protocol: usize) -> Vec<u8> {
     let ether_type = match bytes.get(protocol..protocol + 2) {
         Some([first, second]) => [*first, *second],
         _ => [0; 2],
     };
     let behind = bytes.get(header as usize..).unwrap_or_default();
-    (headed(ether_type, behind), header)
+    headed(ether_type, behind)
 }

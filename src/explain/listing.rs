@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Reason;
 use super::endpoints::Endpoints;
+use crate::capture::Packet;
 use crate::ground::Verdict;
 use crate::notation::{counted, grouped};
 
@@ -16,22 +17,14 @@ use crate::notation::{counted, grouped};
 const SCHEMA: &str = "netbpf.explain/1";
 
 /// One packet.
-pub(super) struct Line {
-    pub number: u64,
+pub(super) struct Line<'a> {
+    pub packet: &'a Packet,
     /// Seconds since the first packet.
     pub time: f64,
     pub endpoints: Endpoints,
-    pub length: u32,
-    pub captured: u32,
     /// None: it was not run.
     pub verdict: Option<Verdict>,
     pub reason: Reason,
-}
-
-impl Line {
-    fn is_cut(&self) -> bool {
-        self.captured < self.length
-    }
 }
 
 /// All packets.
@@ -52,7 +45,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn add(&mut self, line: &Line) {
+    pub(super) fn add(&mut self, line: &Line<'_>) {
         self.packets += 1;
         *match line.verdict {
             Some(Verdict::Pass) => &mut self.passed,
@@ -60,7 +53,7 @@ impl Summary {
             Some(Verdict::WouldDrop) => &mut self.would_drop,
             None => &mut self.not_run,
         } += 1;
-        self.cut += u64::from(line.is_cut());
+        self.cut += u64::from(line.packet.is_cut());
         *self.reasons.entry(line.reason.name).or_default() += 1;
     }
 }
@@ -116,7 +109,7 @@ impl Listing {
         Ok(Listing { tool, json })
     }
 
-    pub(super) fn line(&mut self, line: &Line) -> Result<()> {
+    pub(super) fn line(&mut self, line: &Line<'_>) -> Result<()> {
         let mut out = io::stdout().lock();
         if !self.json {
             return Ok(writeln!(out, "{line}")?);
@@ -124,13 +117,13 @@ impl Listing {
         let line = JsonLine {
             schema: SCHEMA,
             tool: self.tool,
-            packet: line.number,
+            packet: line.packet.number,
             time: line.time,
             source: &line.endpoints.source,
             destination: &line.endpoints.destination,
             protocol: &line.endpoints.protocol,
-            length: line.length,
-            captured: line.captured,
+            length: line.packet.length,
+            captured: line.packet.captured,
             verdict: word(line.verdict),
             reason: line.reason.name,
             text: &line.reason.text,
@@ -153,7 +146,7 @@ impl Listing {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Endpoints {
             source,
@@ -162,14 +155,14 @@ impl fmt::Display for Line {
         } = &self.endpoints;
         let who = format!("{source} > {destination} {protocol}");
         let verdict = word(self.verdict);
-        let (number, time, length) = (self.number, self.time, self.length);
+        let (number, time, length) = (self.packet.number, self.time, self.packet.length);
         write!(
             f,
             "{number:>6} {time:>12.6}  {who:<44} {length:>6}  {verdict:<10} {}",
             self.reason.text
         )?;
-        if self.is_cut() {
-            write!(f, " (captured: {} bytes)", self.captured)?;
+        if self.packet.is_cut() {
+            write!(f, " (captured: {} bytes)", self.packet.captured)?;
         }
         Ok(())
     }

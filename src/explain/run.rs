@@ -6,11 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput, RingBuffer, RingBufferBuilder};
 
 use crate::ground::{Ground, Record};
-use crate::load::load;
+use crate::load::{load, open};
 use skeleton::{ExplainSkel, ExplainSkelBuilder};
 
 mod skeleton {
@@ -43,7 +42,7 @@ impl<'obj> Runner<'obj> {
         records: &impl MapCore,
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Runner<'obj>> {
-        let open = ExplainSkelBuilder::default().open(object)?;
+        let open = open(ExplainSkelBuilder::default(), object)?;
         let cut = load(open).context("load the BPF program that cuts packets")?;
         let program = program.as_raw_fd().to_ne_bytes();
         let target = &cut.maps.target;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use super::skeleton::types;
 use super::skeleton::{NeighborSharingSkel, NeighborSharingSkelBuilder, OpenNeighborSharingSkel};
 use super::table::{FIRST_SLOT, Learned, Table};
 use super::{Class, Counter, PerWay, Way};
-use crate::load::{load, run_once};
+use crate::load::{load, open, run_once};
 use crate::map_value;
 use crate::options::Attaching;
 use crate::policer::{Clock, Limit, Tick};
@@ -86,8 +86,7 @@ impl<'obj> Sharing<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Sharing<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let open = NeighborSharingSkelBuilder::default().open(object);
-        let mut open = open.context("open the BPF programs")?;
+        let mut open = open(NeighborSharingSkelBuilder::default(), object)?;
         size_maps(&mut open, &config)?;
         set_knobs(&mut open, &config, tick)?;
         let placements = config.placements();

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys as sys;
 use nix::libc;
 
+use super::descriptors::take_all_descriptors;
 use crate::failure::Failure;
-use crate::port;
 
 /// Refuses a kernel that lacks what every program here uses, in one line that names it:
 /// [`Failure::Kernel`], or [`Failure::Privilege`] where it is bpf() itself that is not allowed.
@@ -19,7 +19,7 @@ use crate::port;
 /// 5.15 and later.
 pub fn kernel_floor() -> Result<()> {
     // A probe that got no descriptor would say that the kernel lacks something.
-    port::take_all_descriptors()?;
+    take_all_descriptors()?;
     verdict(make_map().err(), load(&compare_and_exchange()), || {
         load(&[call(sys::BPF_FUNC_ktime_get_coarse_ns), exit()])
     })?;

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use plain::Plain;
 
@@ -18,7 +17,7 @@ use super::skeleton::types;
 use super::skeleton::{TcpHoldSkel, TcpHoldSkelBuilder};
 use super::standing::Standing;
 use crate::Failure;
-use crate::load::load;
+use crate::load::{load, open};
 use crate::map_value;
 use crate::notation::grouped;
 use crate::port::Port;
@@ -153,8 +152,7 @@ impl<'obj> Holder<'obj> {
                 grouped(MOST_HOLDS.into())
             ))
         );
-        let open = TcpHoldSkelBuilder::default().open(object);
-        let mut open = open.context("open the BPF programs")?;
+        let mut open = open(TcpHoldSkelBuilder::default(), object)?;
         open.maps.accounts.set_max_entries(setup.max_holds)?;
         let leavers = setup.max_holds * LEAVERS_PER_HOLD;
         open.maps.leavers.set_max_entries(leavers)?;

@@ -13,6 +13,7 @@ use netsetup::instance::Instance;
 use crate::Failure;
 use crate::netlink::Netlink;
 use crate::port::{self, Port, lock_of};
+use crate::preflight;
 use crate::tc::{self, Attacher, Attachment, Direction, Method};
 
 /// Holders that there is room for at one interface, where they attach by filters.
@@ -32,7 +33,7 @@ impl Post {
         let (lock, label) = match attacher.method() {
             Method::Tcx => (None, label(1)),
             Method::Clsact => {
-                port::take_all_descriptors()?;
+                preflight::take_all_descriptors()?;
                 remove_leftovers()?;
                 let (lock, label) = claim(&port.name)?;
                 (Some(lock), label)

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
 use super::attached::Attached;
@@ -21,7 +21,7 @@ use super::sweep::{self, Sweeper};
 use crate::Failure;
 use crate::explain::Runner;
 use crate::ground::{self, Tracing};
-use crate::load::{load, run_once};
+use crate::load::{load, open, run_once};
 use crate::map_value;
 use crate::netlink::Netlink;
 use crate::options::Attaching;
@@ -53,8 +53,7 @@ impl<'obj> Metering<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Metering<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let open = TokenbucketSkelBuilder::default().open(object);
-        let mut open = open.context("open the BPF programs")?;
+        let mut open = open(TokenbucketSkelBuilder::default(), object)?;
         let seed = match predecessor {
             Some(Attached { maps, .. }) => maps.knobs.seed,
             None => u32::from_ne_bytes(netsetup::random::bytes()?),
@@ -223,18 +222,7 @@ impl<'obj> Metering<'obj> {
 
     /// Why it decides as it does.
     pub(super) fn reasons(&self) -> Result<Reasons> {
-        let Config {
-            machine,
-            count_segments,
-            rule,
-            ..
-        } = &self.config;
-        Ok(Reasons::new(
-            machine,
-            *count_segments,
-            *rule,
-            &self.maps.figures()?,
-        )?)
+        Ok(Reasons::new(&self.config, &self.maps.figures()?)?)
     }
 
     /// What runs it on packets of a capture.
@@ -365,13 +353,7 @@ fn ready(
     config: &Config,
     figures: &types::rule,
 ) -> Result<Ready> {
-    let Config {
-        machine,
-        count_segments,
-        rule,
-        ..
-    } = config;
-    let reasons = Reasons::new(machine, *count_segments, *rule, figures)?;
+    let reasons = Reasons::new(config, figures)?;
     let maps = &skeleton.maps;
     let maps = TraceMaps {
         records: &maps.trace_records,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::config::Config;
 use super::machine::Machine;
 use super::rule::Rule;
 use super::skeleton::types;
@@ -42,17 +43,18 @@ pub struct Reasons {
 
 impl Reasons {
     /// Of a program that was loaded with these.
-    pub(super) fn new(
-        machine: &Machine,
-        count_segments: bool,
-        rule: Rule,
-        figures: &types::rule,
-    ) -> Result<Reasons, Failure> {
-        let ours = machine.compile(count_segments)?.machine;
-        let usual = Machine::tokenbucket()?.compile(count_segments)?.machine;
+    pub(super) fn new(config: &Config, figures: &types::rule) -> Result<Reasons, Failure> {
+        let Config {
+            machine,
+            count_segments,
+            rule,
+            ..
+        } = config;
+        let ours = machine.compile(*count_segments)?.machine;
+        let usual = Machine::tokenbucket()?.compile(*count_segments)?.machine;
         let is_usual = map_value::bytes(&ours) == map_value::bytes(&usual);
         let bucket = match rule {
-            Rule::Tokens { tokens, .. } if is_usual => Some((tokens, figures.regeneration.max(1))),
+            Rule::Tokens { tokens, .. } if is_usual => Some((*tokens, figures.regeneration.max(1))),
             _ => None,
         };
         Ok(Reasons {

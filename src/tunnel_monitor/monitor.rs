@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 
 use super::flow::{Counts, Encap, Flow, Inner, Outer};
@@ -19,7 +18,7 @@ use super::skeleton::types;
 use super::skeleton::{OpenTunnelMonitorSkel, TunnelMonitorSkel, TunnelMonitorSkelBuilder};
 use crate::Failure;
 use crate::grace;
-use crate::load::load;
+use crate::load::{load, open};
 use crate::mapped::{Mapped, Shared};
 use crate::notation::grouped;
 use crate::options::Attaching;
@@ -152,8 +151,7 @@ impl<'obj> Monitor<'obj> {
     pub fn load(setup: &Setup, object: &'obj mut MaybeUninit<OpenObject>) -> Result<Monitor<'obj>> {
         setup.check()?;
         let cpus = possible_cpus()?;
-        let open = TunnelMonitorSkelBuilder::default().open(object);
-        let mut open = open.context("open the BPF programs")?;
+        let mut open = open(TunnelMonitorSkelBuilder::default(), object)?;
         size_maps(&mut open, setup.max_entries, cpus)?;
         set_knobs(&mut open, setup)?;
         let skeleton = load(open).context("load the BPF programs")?;

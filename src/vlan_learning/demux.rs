@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use serde::Serialize;
 
@@ -20,7 +19,7 @@ use super::skeleton::{OpenVlanLearningSkel, VlanLearningSkel, VlanLearningSkelBu
 use super::tags::{self, Tags};
 use crate::Failure;
 use crate::grace;
-use crate::load::{load, run_once};
+use crate::load::{load, open, run_once};
 use crate::mac::Mac;
 use crate::map_value;
 use crate::mapped::{Mapped, Shared};
@@ -227,8 +226,7 @@ impl<'obj> Demux<'obj> {
         object: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Demux<'obj>> {
         let tick = Tick::of_this_kernel().context("read the length of the kernel's tick")?;
-        let open = VlanLearningSkelBuilder::default().open(object);
-        let mut open = open.context("open the BPF programs")?;
+        let mut open = open(VlanLearningSkelBuilder::default(), object)?;
         size_maps(&mut open, setup.room)?;
         set_knobs(&mut open, &setup)?;
         let skeleton = load(open).context("load the BPF programs")?;

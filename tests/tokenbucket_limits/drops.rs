@@ -19,7 +19,7 @@ use testbed::step;
 use testbed::tool::ENDS_WITHIN;
 use testbed::traffic::inject;
 
-use crate::limiting::{BURST, LEFT, TOOL, burst, ipv4, limit, number};
+use crate::limiting::{BURST, LEFT, Limiting, TOOL, burst, ipv4, limit, number};
 
 const FILE: &str = "/run/drops.pcapng";
 const TRACE: &str = "--trace-drops /run/drops.pcapng";
@@ -34,6 +34,22 @@ const PACKET: u32 = 6;
 fn last(ended: &Ended) -> Value {
     let line = ended.stdout.lines().last().unwrap_or_default();
     step("parse the last report", serde_json::from_str(line))
+}
+
+/// The end of a run, as asked for.
+#[track_caller]
+fn end(limiting: Limiting<'_>) -> Ended {
+    limiting.process.signal(Signal::SIGTERM);
+    let ended = limiting.process.finish(ENDS_WITHIN);
+    ended.assert_code(0);
+    ended
+}
+
+/// So many of the same packet, at once.
+fn flood(line: &Line, count: usize) {
+    let frame = datagram(line.frame(), ipv4(1)).build();
+    let frames = std::iter::repeat_n(frame.as_slice(), count);
+    inject(&line.sender, "eth0", frames, Duration::ZERO);
 }
 
 fn blocks(kind: u32) -> Vec<Block> {
@@ -74,9 +90,7 @@ fn what_is_dropped_is_in_the_file_with_its_reason() {
             limiting.report();
             let mode = step(FILE, fs::metadata(FILE)).permissions().mode();
             assert_eq!(mode & 0o7777, 0o600);
-            limiting.process.signal(Signal::SIGTERM);
-            let ended = limiting.process.finish(ENDS_WITHIN);
-            ended.assert_code(0);
+            let ended = end(limiting);
             let dropped = BURST - LEFT;
             let said = format!("{FILE}: {dropped} of {dropped} packets written\n");
             assert!(ended.stderr.contains(&said), "{}", ended.stderr);
@@ -126,11 +140,6 @@ fn what_is_left_out_is_counted_to_the_packet() {
     let name = "what_is_left_out_is_counted_to_the_packet";
     sandbox::run(name, |sandbox| {
         let line = Line::new();
-        let frame = datagram(line.frame(), ipv4(1)).build();
-        let flood = |count: usize| {
-            let frames = std::iter::repeat_n(frame.as_slice(), count);
-            inject(&line.sender, "eth0", frames, Duration::ZERO);
-        };
         // More than the ring buffer holds while nobody reads it.
         for (arguments, count, is_stopped, left_out, written) in [
             ("--trace-sample 10", 300, false, "not_sampled", 29..=60),
@@ -142,14 +151,12 @@ fn what_is_left_out_is_counted_to_the_packet() {
             if is_stopped {
                 limiting.process.signal(Signal::SIGSTOP);
             }
-            flood(count);
+            flood(&line, count);
             if is_stopped {
                 limiting.process.signal(Signal::SIGCONT);
             }
             limiting.report();
-            limiting.process.signal(Signal::SIGTERM);
-            let ended = limiting.process.finish(ENDS_WITHIN);
-            ended.assert_code(0);
+            let ended = end(limiting);
             let report = last(&ended);
             assert_adds_up(&report);
             let in_file = blocks(PACKET).len() as u64;
@@ -231,18 +238,14 @@ fn a_full_disk_and_a_kill_leave_whole_packets_and_the_limit() {
                 Some("size=8k"),
             ),
         );
-        let frame = datagram(line.frame(), ipv4(1)).build();
         let limiting = limit(sandbox, "--trace-drops /run/small/drops");
-        let frames = std::iter::repeat_n(frame.as_slice(), 200);
-        inject(&line.sender, "eth0", frames, Duration::ZERO);
+        flood(&line, 200);
         limiting
             .process
             .wait_for_error("cannot be written: No space left", ENDS_WITHIN);
         let report = limiting.report();
         assert_eq!(number(&report, "/dropped/packets"), 200 - LEFT, "{report}");
-        limiting.process.signal(Signal::SIGTERM);
-        let ended = limiting.process.finish(ENDS_WITHIN);
-        ended.assert_code(0);
+        let ended = end(limiting);
         assert_eq!(
             ended.stderr.matches("cannot be written").count(),
             1,
@@ -261,28 +264,16 @@ fn a_full_disk_and_a_kill_leave_whole_packets_and_the_limit() {
 
         // No more than it may have.
         let limiting = limit(sandbox, &format!("{TRACE} --trace-size 2kb"));
-        inject(
-            &line.sender,
-            "eth0",
-            std::iter::repeat_n(frame.as_slice(), 100),
-            Duration::ZERO,
-        );
+        flood(&line, 100);
         limiting
             .process
             .wait_for_error("--trace-size allows no more", ENDS_WITHIN);
-        limiting.process.signal(Signal::SIGTERM);
-        let ended = limiting.process.finish(ENDS_WITHIN);
-        ended.assert_code(0);
+        let ended = end(limiting);
         assert_adds_up(&last(&ended));
         assert!(!blocks(PACKET).is_empty() && blocks(STATISTICS).len() == 1);
 
         let limiting = limit(sandbox, TRACE);
-        inject(
-            &line.sender,
-            "eth0",
-            std::iter::repeat_n(frame.as_slice(), 100),
-            Duration::ZERO,
-        );
+        flood(&line, 100);
         limiting.report();
         limiting.report();
         sleep(Duration::from_millis(300));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use netbpf::http;
 use netbpf::tunnel_monitor::{Counts, Encap, Flow, Inner, Outer, Sample, web};
-use testbed::step;
+use testbed::{Over, step};
 use tokio::sync::watch;
 
 use crate::table::{Table, counts};
@@ -103,14 +103,6 @@ impl Traffic {
             let _over = Over(is_over);
             body();
         });
-    }
-}
-
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

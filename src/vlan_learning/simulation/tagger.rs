@@ -4,11 +4,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 use netsetup::topology::vlan_learning::Network;
 
-use crate::load::load;
+use crate::load::{load, open};
 use crate::netlink::Netlink;
 use crate::port::Port;
 use crate::tc::{Attacher, Attachment, Direction, Method};
@@ -34,7 +33,7 @@ impl<'obj> Tagger<'obj> {
     ) -> Result<Tagger<'obj>> {
         let mut netlink = Netlink::open()?;
         let far_trunk = Port::find(&mut netlink, network.far_trunk())?;
-        let mut open = VlanTaggerSkelBuilder::default().open(object)?;
+        let mut open = open(VlanTaggerSkelBuilder::default(), object)?;
         let rodata = open.maps.rodata_data.as_mut();
         rodata.context("the object has no .rodata")?.far_trunk = far_trunk.ifindex;
         let skeleton = load(open).context("load the tagger's programs")?;
